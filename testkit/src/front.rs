@@ -1,7 +1,7 @@
 //! One request, whatever carried it here: which operation, which faults, which answer.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +32,16 @@ pub(crate) struct Front {
     calls: Mutex<HashMap<String, Calls>>,
     /// Counts requests that may have changed something.
     changes: AtomicU64,
+    connections: AtomicUsize,
+}
+
+/// Counts a connection for as long as it is held.
+pub(crate) struct CountedConnection<'a>(&'a AtomicUsize);
+
+impl Drop for CountedConnection<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// How often an operation was called.
@@ -74,7 +84,18 @@ impl Front {
             cbor,
             calls: Mutex::default(),
             changes: AtomicU64::new(0),
+            connections: AtomicUsize::new(0),
         }
+    }
+
+    /// How many connections are open.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn count_connection(&self) -> CountedConnection<'_> {
+        self.connections.fetch_add(1, Ordering::AcqRel);
+        CountedConnection(&self.connections)
     }
 
     /// How many requests may have changed something.

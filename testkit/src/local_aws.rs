@@ -63,6 +63,7 @@ pub struct LocalAwsBuilder {
     kinesis_port: u16,
     dynamodb_port: u16,
     tls_port: Option<u16>,
+    max_concurrent_streams: u32,
     data: Option<PathBuf>,
 }
 
@@ -76,6 +77,7 @@ impl std::fmt::Debug for LocalAwsBuilder {
             kinesis_port,
             dynamodb_port,
             tls_port,
+            max_concurrent_streams,
             data,
             clock: _,
         } = self;
@@ -87,6 +89,7 @@ impl std::fmt::Debug for LocalAwsBuilder {
             .field("kinesis_port", kinesis_port)
             .field("dynamodb_port", dynamodb_port)
             .field("tls_port", tls_port)
+            .field("max_concurrent_streams", max_concurrent_streams)
             .field("data", data)
             .finish_non_exhaustive()
     }
@@ -213,6 +216,13 @@ impl LocalAwsBuilder {
         self
     }
 
+    /// Most requests that a client may have open on one connection of HTTP/2, subscriptions among them; clients
+    /// are told (`SETTINGS_MAX_CONCURRENT_STREAMS`). At least 1. Default: 200.
+    pub fn max_concurrent_streams(mut self, streams: u32) -> Self {
+        self.max_concurrent_streams = streams.max(1);
+        self
+    }
+
     /// Keeps streams, records, consumers, tables and items in this file, and begins with what it holds:
     /// sequence numbers, iterators, pagination tokens, checkpoints and leases go on. Faults,
     /// subscriptions and counts of calls are not kept. Default: none.
@@ -272,7 +282,7 @@ impl LocalAwsBuilder {
         };
         let saver = file.map(|file| Saver::start(file, &front)).transpose()?;
         Ok(LocalAws {
-            server: Server::start(listeners, &front)?,
+            server: Server::start(listeners, &front, self.max_concurrent_streams)?,
             saver,
             config: sdk_config(&kinesis_url, credentials),
             front,
@@ -323,6 +333,7 @@ impl LocalAws {
             kinesis_port: 0,
             dynamodb_port: 0,
             tls_port: None,
+            max_concurrent_streams: 200,
             data: None,
         }
     }
@@ -458,6 +469,21 @@ impl LocalAws {
     /// have not come to their end.
     pub fn subscriptions(&self) -> usize {
         self.front.kinesis.with_state(|kinesis, _| kinesis.subscriptions())
+    }
+
+    /// How many connections of clients are open, at all ports.
+    pub fn connections(&self) -> usize {
+        self.front.connections()
+    }
+
+    /// Cuts the connection of every subscription that is being served, in the middle of its event stream, and says how
+    /// many subscriptions that were. Over HTTP/2 whatever else the connection carries is cut too.
+    ///
+    /// Single events are struck by [`faults`](Self::faults) of the operation `SubscribeToShardEvent`: a
+    /// [cut](crate::Fault::cut_connection) after so many events ([`skip`](crate::Fault::skip)), a subscription that falls silent
+    /// while its connection stays (a long [`delay`](crate::Fault::delay)), an exception ([`refuse`](crate::Fault::refuse)).
+    pub fn cut_subscriptions(&self) -> usize {
+        self.front.kinesis.with_state(|kinesis, _| kinesis.cut_subscriptions())
     }
 
     /// The faults in front of both services.

@@ -62,7 +62,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(listeners: Vec<Listener>, front: &Arc<Front>) -> Result<Self, StartError> {
+    /// `max_concurrent_streams` is of each connection of HTTP/2.
+    pub(crate) fn start(
+        listeners: Vec<Listener>,
+        front: &Arc<Front>,
+        max_concurrent_streams: u32,
+    ) -> Result<Self, StartError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("kinesis-testkit")
@@ -76,7 +81,8 @@ impl Server {
                 let _in_runtime = runtime.enter();
                 TcpListener::from_std(socket).map_err(StartError::Bind)?
             };
-            let accept = accept(socket, tls, Arc::clone(front), stop.clone());
+            let host = Host { tls, front: Arc::clone(front), max_concurrent_streams };
+            let accept = accept(socket, host, stop.clone());
             serving.spawn_on(accept, runtime.handle());
         }
         let thread = std::thread::Builder::new()
@@ -97,12 +103,7 @@ impl Drop for Server {
 }
 
 /// Serves connections until `stop`; then drops them.
-async fn accept(
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    front: Arc<Front>,
-    stop: CancellationToken,
-) {
+async fn accept(listener: TcpListener, host: Host, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -115,7 +116,7 @@ async fn accept(
             }
             accepted = listener.accept() => match accepted {
                 Ok((socket, _)) => {
-                    connections.spawn(connect(socket, tls.clone(), Arc::clone(&front)));
+                    connections.spawn(host.clone().serve(socket));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "testkit could not accept a connection");
@@ -128,46 +129,60 @@ async fn accept(
     connections.shutdown().await;
 }
 
-async fn connect(socket: TcpStream, tls: Option<TlsAcceptor>, front: Arc<Front>) {
-    // Without it, small answers wait for acknowledgements of the ones before.
-    if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%error, "no TCP_NODELAY");
-    }
-    match tls {
-        None => converse(socket, front).await,
-        Some(tls) => match tls.accept(socket).await {
-            Ok(stream) => converse(stream, front).await,
-            Err(error) => tracing::debug!(%error, "a TLS handshake with testkit failed"),
-        },
-    }
+/// What serves the connections of a port.
+#[derive(Clone)]
+struct Host {
+    tls: Option<TlsAcceptor>,
+    front: Arc<Front>,
+    max_concurrent_streams: u32,
 }
 
-/// Answers what comes, until either side closes, or a fault does.
-async fn converse<S>(stream: S, front: Arc<Front>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    // Of the connection and not of the request: HTTP/2 would only reset one stream of it.
-    let cut = CancellationToken::new();
-    let service = service_fn(|request| {
-        let (front, cut) = (Arc::clone(&front), cut.clone());
-        async move {
-            match respond(request, front).await {
-                Ok(response) => Ok(response.map(|body| cutting(body, cut))),
-                Err(fault) => {
-                    cut.cancel();
-                    Err(fault)
+impl Host {
+    async fn serve(self, socket: TcpStream) {
+        let _counted = self.front.count_connection();
+        // Without it, small answers wait for acknowledgements of the ones before.
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%error, "no TCP_NODELAY");
+        }
+        match &self.tls {
+            None => self.converse(socket).await,
+            Some(tls) => match tls.accept(socket).await {
+                Ok(stream) => self.converse(stream).await,
+                Err(error) => tracing::debug!(%error, "a TLS handshake with testkit failed"),
+            },
+        }
+    }
+
+    /// Answers what comes, until either side closes, or a fault does.
+    async fn converse<S>(&self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        // Of the connection and not of the request: HTTP/2 would only reset one stream of it.
+        let cut = CancellationToken::new();
+        let service = service_fn(|request| {
+            let (front, cut) = (Arc::clone(&self.front), cut.clone());
+            async move {
+                match respond(request, front).await {
+                    Ok(response) => Ok(response.map(|body| cutting(body, cut))),
+                    Err(fault) => {
+                        cut.cancel();
+                        Err(fault)
+                    }
                 }
             }
-        }
-    });
-    // The tasks of HTTP/2 end with their connection, and at the latest with the server's runtime.
-    let http = auto::Builder::new(TokioExecutor::new());
-    tokio::select! {
-        biased;
-        () = cut.cancelled() => {}
-        served = http.serve_connection(TokioIo::new(stream), service) => if let Err(error) = served {
-            tracing::debug!(%error, "a connection of testkit ended early");
+        });
+        // The tasks of HTTP/2 end with their connection, and at the latest with the server's runtime.
+        let mut http = auto::Builder::new(TokioExecutor::new());
+        http.http2().max_concurrent_streams(self.max_concurrent_streams);
+        tokio::select! {
+            biased;
+            () = cut.cancelled() => {}
+            served = http.serve_connection(TokioIo::new(stream), service) => {
+                if let Err(error) = served {
+                    tracing::debug!(%error, "a connection of testkit ended early");
+                }
+            }
         }
     }
 }

@@ -107,6 +107,7 @@ impl Session {
             drop(service);
             match next.map_err(Stop::Refuse)? {
                 Next::End => return Ok(None),
+                Next::Cut => return Err(Stop::Cut),
                 Next::Send(event) => return self.past_faults(event).await.map(Some),
                 Next::Wait(at_most) => {
                     // Timers count milliseconds and may not fire early: no wait is shorter.

@@ -1,5 +1,6 @@
 //! SubscribeToShard: who is subscribed to a shard, and what each is sent next.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ pub(crate) struct Holder {
     since: Timestamp,
     /// Whether its client is there.
     connected: bool,
+    /// Whether its connection is to be cut.
+    cut: bool,
 }
 
 /// A subscription that is being served.
@@ -72,6 +75,8 @@ pub(crate) enum Next {
     /// Nothing, until the shard changes or so much time has passed.
     Wait(Duration),
     End,
+    /// The connection is to be cut.
+    Cut,
 }
 
 #[derive(Debug, Serialize)]
@@ -124,7 +129,7 @@ impl Kinesis {
                 "Another active subscription exists for this consumer: {arn}, shard {shard}"
             )));
         }
-        let holder = Holder { id, since: now, connected: true };
+        let holder = Holder { id, since: now, connected: true, cut: false };
         stream.hold(consumer, shard, holder);
         Ok(Subscription {
             stream: name,
@@ -152,10 +157,14 @@ impl Kinesis {
         if !stream.consumers.iter().any(|known| known.incarnation == consumer) {
             return Err(ApiError::not_found("The consumer has been deregistered."));
         }
-        if stream.holder(consumer, shard).map(|holder| holder.id) != Some(subscription.id) {
+        let holder = stream.holder(consumer, shard).filter(|holder| holder.id == subscription.id);
+        let Some(holder) = holder else {
             return Err(ApiError::in_use(
                 "Another subscription of this consumer has taken over this shard.",
             ));
+        };
+        if holder.cut {
+            return Ok(Next::Cut);
         }
         if subscription.ended || now >= subscription.expires {
             // Ended by the service: the consumer may subscribe again at once.
@@ -203,6 +212,27 @@ impl Kinesis {
         if let Some(holder) = holder.filter(|holder| holder.id == subscription.id) {
             holder.connected = false;
         }
+    }
+
+    /// Has the connections of all subscriptions cut that have a client, and says how many these are.
+    pub(crate) fn cut_subscriptions(&mut self) -> usize {
+        let mut cut = 0;
+        for stream in self.streams.values_mut() {
+            let mut shards = BTreeSet::new();
+            for consumer in &mut stream.consumers {
+                for (shard, holder) in &mut consumer.subscriptions {
+                    if holder.connected && !holder.cut {
+                        holder.cut = true;
+                        shards.insert(*shard);
+                        cut += 1;
+                    }
+                }
+            }
+            for shard in shards {
+                stream.shard(shard).changed.notify_waiters();
+            }
+        }
+        cut
     }
 
     /// How many subscriptions have a client.

@@ -253,3 +253,28 @@ async fn a_cut_in_the_middle_of_a_subscription_closes_its_connection_of_http2() 
     ended(connection).await;
     assert!(sender.is_closed());
 }
+
+#[tokio::test]
+async fn clients_are_told_how_many_requests_a_connection_carries() {
+    let aws = LocalAws::builder().max_concurrent_streams(4).build().await.unwrap();
+    aws.create_stream(STREAM, 1).await.unwrap();
+    let socket = connect(aws.kinesis_url()).await;
+    let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(socket));
+    let (mut sender, mut connection) = handshake.await.unwrap();
+    let response = tokio::select! {
+        response = sender.send_request(list_streams()) => response.unwrap(),
+        ended = &mut connection => panic!("{ended:?}"),
+    };
+    assert_eq!(connection.current_max_send_streams(), 4);
+    assert_eq!(aws.connections(), 1);
+    let connection = tokio::spawn(connection);
+    assert_lists_streams(response, Version::HTTP_2).await;
+    drop(sender);
+    ended(connection).await;
+    let closed = async {
+        while aws.connections() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), closed).await.unwrap();
+}

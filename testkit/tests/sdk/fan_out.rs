@@ -283,6 +283,32 @@ async fn a_client_that_goes_away_is_noticed() {
 }
 
 #[tokio::test]
+async fn subscriptions_that_are_served_can_be_cut() {
+    let (aws, client) = with_stream(2).await;
+    assert_eq!(aws.cut_subscriptions(), 0);
+    let consumer = register(&client, "app").await;
+    let latest = || position(ShardIteratorType::Latest);
+    let ended = subscribe(&client, &consumer, latest()).await;
+    drop(ended);
+    while aws.subscriptions() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let consumer = register(&client, "another").await;
+    let mut cut = Vec::new();
+    for shard in [SHARD_0, SHARD_1] {
+        cut.push(request(&client, &consumer, shard, latest()).send().await.unwrap());
+    }
+    assert_eq!(aws.cut_subscriptions(), 2);
+    for mut subscription in cut {
+        assert_eq!(next(&mut subscription).await, Err("cut".to_owned()));
+    }
+    let consumer = register(&client, "later").await;
+    let mut later = subscribe(&client, &consumer, latest()).await;
+    put(&client, 0, "a").await;
+    assert_eq!(next_texts(&mut later).await, ["a"]);
+}
+
+#[tokio::test]
 async fn faults_strike_between_events_as_well() {
     let (aws, client) = with_stream(1).await;
     let faults = [

@@ -104,7 +104,7 @@ impl World {
                     return;
                 }
                 Ok(Next::End) => self.reconnect(),
-                Err(error) => panic!("{error:?}"),
+                other => panic!("{other:?}"),
             }
         }
         let end = self.kinesis.next_event(self.now, &mut self.subscription);

@@ -14,6 +14,7 @@ use crate::health::{ProblemKind, ProblemLog};
 use crate::metrics::{Meter, Metric};
 use crate::retrieval::fan_out::FanOutRetrieval;
 use crate::retrieval::fan_out::consumer::StreamConsumer;
+use crate::retrieval::fan_out::http::client_for_subscriptions;
 use crate::retrieval::{PollingRetrieval, Retrieval, StreamCheck};
 
 /// What the choice depends on.
@@ -62,8 +63,9 @@ impl Reading<'_> {
             self.problems.failed(ProblemKind::FanOutUnavailable, None, &cause);
             return Ok(Arc::new(PollingRetrieval::new(self.check, config, clock)));
         }
+        let client = client_for_subscriptions(self.client, config.kinesis_request_timeout);
         Ok(Arc::new(FanOutRetrieval::new(
-            self.client,
+            &client,
             self.check,
             consumer,
             fan_out,

@@ -5,6 +5,7 @@
 
 pub(crate) mod consumer;
 mod gate;
+pub(crate) mod http;
 mod source;
 mod subscription;
 

@@ -60,7 +60,7 @@ impl Subscription {
             .starting_position(starting_position(position))
             .customize()
             .interceptor(answered.clone());
-        // A time limit of the SDK might cover the events, too.
+        // `send` waits for the first event, which no time limit of the SDK covers.
         let sent = tokio::time::timeout(timeout, request.send()).await;
         let sent = sent.map_err(|_| {
             Failure::unusable(&format!("SubscribeToShard was not answered within {timeout:?}"))

@@ -1,8 +1,12 @@
 //! Settings of a worker: plain data. Components (clients, clock, seed) are builder methods.
 
 use std::collections::BTreeMap;
+#[cfg(feature = "cloudwatch")]
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
+#[cfg(feature = "cloudwatch")]
+mod cloudwatch;
 #[cfg(test)]
 mod extremes;
 mod retrieval;
@@ -10,11 +14,16 @@ mod retrieval;
 mod timestamp;
 mod validate;
 
+#[cfg(feature = "cloudwatch")]
+use kinesis_common::metrics::MetricsLevel;
 #[doc(inline)]
 pub use kinesis_common::protocol::Wire;
 pub use retrieval::{FanOutConfig, FanOutConsumer, RetrievalMode};
 pub use validate::ConfigError;
 pub(crate) use validate::application_problem;
+
+#[cfg(feature = "cloudwatch")]
+pub use self::cloudwatch::{CloudWatchConfig, MetricsDimension};
 
 /// Default time limit of one attempt of a lease table call, where the failover time leaves room for it.
 const DYNAMODB_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -382,6 +391,14 @@ settings! {
     with_consumer, consumer: FanOutConsumer = FanOutConsumer::default();
     with_deregister_on_stop, deregister_on_stop: bool = false;
     with_fall_back_to_polling, fall_back_to_polling: bool = false;
+}
+
+#[cfg(feature = "cloudwatch")]
+settings! {
+    CloudWatchConfig by_hand { namespace: Option<String> = None; }
+    with_level, level: MetricsLevel = MetricsLevel::Summary;
+    with_dimensions, dimensions: BTreeSet<MetricsDimension> = BTreeSet::from(MetricsDimension::ALL);
+    with_upload_interval, upload_interval: Duration = Duration::from_secs(60);
 }
 
 impl ConsumerConfig {

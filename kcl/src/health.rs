@@ -92,6 +92,8 @@ pub enum ProblemKind {
     ProcessorFailing,
     /// A call of the processor of a shard does not return.
     ProcessorStuck,
+    /// Metrics cannot be put to CloudWatch. Processing goes on.
+    MetricsUploadFailing,
 }
 
 impl ProblemKind {
@@ -161,6 +163,10 @@ impl ProblemKind {
             Self::ProcessorStuck => {
                 ("a call of the processor does not return", "find out what it waits for")
             }
+            Self::MetricsUploadFailing => (
+                "metrics cannot be put to CloudWatch",
+                "check the permission cloudwatch:PutMetricData, and the network; processing goes on",
+            ),
         }
     }
 

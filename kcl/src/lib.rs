@@ -124,6 +124,7 @@
 //!
 //! * `serde`: settings, snapshots and reports as data. In snapshots and reports, durations are whole milliseconds.
 //! * `metrics`: the `metrics` facade.
+//! * `cloudwatch`: metrics in Amazon CloudWatch.
 //! * `testing`: a shard in memory, for unit tests of processors.
 
 // What `internals` shows is not documented as the API is. Without `internals`, it is unreachable: then the

@@ -1,9 +1,15 @@
 #![doc = include_str!("metrics.md")]
 
+#[cfg(feature = "cloudwatch")]
+pub(crate) mod cloudwatch;
 #[cfg(feature = "metrics")]
 pub(crate) mod facade;
-#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "a sink reads it"))]
+#[cfg_attr(
+    not(all(feature = "metrics", feature = "cloudwatch")),
+    allow(dead_code, reason = "each sink reads what it needs")
+)]
 mod names;
+mod uploads;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -12,7 +18,12 @@ use std::time::Duration;
 pub(crate) use kinesis_common::metrics::milliseconds;
 
 pub(crate) use self::names::Metric;
+pub(crate) use self::uploads::{RunningUploads, Uploads};
 use crate::clock::Clock;
+#[cfg(feature = "cloudwatch")]
+pub use crate::config::{CloudWatchConfig, MetricsDimension};
+#[cfg(feature = "cloudwatch")]
+pub use kinesis_common::metrics::MetricsLevel;
 
 /// Receives the measurements of a worker.
 pub(crate) trait Sink: Send + Sync + Debug {
@@ -20,15 +31,14 @@ pub(crate) trait Sink: Send + Sync + Debug {
     fn record(&self, metric: Metric, shard: Option<&str>, value: f64);
 }
 
-/// Passes a worker's measurements to a sink. Without a sink, which is the default, a measurement costs one branch.
-/// Nothing is measured for each user record. Clones share the sink.
+/// Passes a worker's measurements to its sinks. Without a sink, which is the default, a measurement costs one branch.
+/// Nothing is measured for each user record. Clones share the sinks.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Meter(Option<Arc<dyn Sink>>);
+pub(crate) struct Meter(Option<Arc<[Arc<dyn Sink>]>>);
 
 impl Meter {
-    #[cfg(feature = "metrics")]
-    pub(crate) fn new(sink: impl Sink + 'static) -> Self {
-        Self(Some(Arc::new(sink)))
+    pub(crate) fn new(sinks: Vec<Arc<dyn Sink>>) -> Self {
+        Self((!sinks.is_empty()).then(|| sinks.into()))
     }
 
     pub(crate) fn is_on(&self) -> bool {
@@ -36,8 +46,8 @@ impl Meter {
     }
 
     pub(crate) fn put(&self, metric: Metric, shard: Option<&str>, value: f64) {
-        if let Some(sink) = &self.0 {
-            sink.record(metric, shard, value);
+        if let Some(sinks) = &self.0 {
+            sinks.iter().for_each(|sink| sink.record(metric, shard, value));
         }
     }
 

@@ -140,6 +140,57 @@ impl Extremes for TableConfig {
     }
 }
 
+#[cfg(feature = "cloudwatch")]
+mod cloudwatch {
+    use std::collections::BTreeSet;
+
+    use kinesis_common::metrics::MetricsLevel;
+
+    use super::Extremes;
+    use crate::config::{CloudWatchConfig, MetricsDimension};
+
+    impl Extremes for MetricsLevel {
+        fn extremes() -> Vec<Self> {
+            vec![Self::None, Self::Summary, Self::Detailed]
+        }
+    }
+
+    impl Extremes for BTreeSet<MetricsDimension> {
+        fn extremes() -> Vec<Self> {
+            vec![Self::new(), Self::from(MetricsDimension::ALL)]
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_setting_of_cloudwatch_and_what_is_valid_is_data() {
+        let (mut valid, mut refused) = (0, 0);
+        for (field, changes) in CloudWatchConfig::extremes_of_fields() {
+            for change in changes {
+                let mut config = CloudWatchConfig::default();
+                (change.apply)(&mut config);
+                let problems = config.problems("billing");
+                if problems.is_empty() {
+                    valid += 1;
+                    #[cfg(feature = "serde")]
+                    {
+                        let text = serde_json::to_string(&config).unwrap();
+                        let read: CloudWatchConfig = serde_json::from_str(&text).unwrap();
+                        assert_eq!(read, config);
+                    }
+                } else {
+                    refused += 1;
+                    assert!(
+                        problems[0].contains(field),
+                        "{field} at {}: {problems:?}",
+                        change.text
+                    );
+                }
+            }
+        }
+        assert!(valid >= 6 && refused >= 6, "{valid} and {refused}");
+    }
+}
+
 /// The default settings, except that the worker also reads records that were put before its start.
 fn base() -> ConsumerConfig {
     ConsumerConfig::default().with_initial_position(InitialPosition::TrimHorizon)

@@ -39,7 +39,10 @@ impl Sink for FacadeSink {
                 Label::from_static_parts("Operation", operation),
                 match dimension {
                     Dimension::Shard => Label::new("ShardId", shard.to_owned()),
-                    Dimension::Worker => Label::new("WorkerIdentifier", self.worker_id.clone()),
+                    // A gauge of the application has the label, too: each worker has a value of its own.
+                    Dimension::Worker | Dimension::Application => {
+                        Label::new("WorkerIdentifier", self.worker_id.clone())
+                    }
                 },
             ];
             Handle::register(&METADATA, name, kind, labels)

@@ -26,9 +26,13 @@ use crate::coordinator::{Coordinator, CoordinatorParts};
 use crate::error::{BuildError, WorkerError};
 use crate::health::ProblemLog;
 use crate::lease_admin::LeaseAdmin;
-use crate::metrics::Meter;
+#[cfg(feature = "cloudwatch")]
+use crate::metrics::CloudWatchConfig;
+#[cfg(feature = "cloudwatch")]
+use crate::metrics::cloudwatch::CloudWatch;
 #[cfg(feature = "metrics")]
 use crate::metrics::facade::FacadeSink;
+use crate::metrics::{Meter, Sink, Uploads};
 use crate::processor::{ErasedFactory, ProcessorFactory};
 use crate::retrieval::{ByteBudget, StreamCheck};
 use crate::shard_consumer::Worker;
@@ -44,6 +48,8 @@ pub struct Scheduler {
     worker: Worker,
     view: Arc<View>,
     seed: u64,
+    /// `None`: no metrics are uploaded.
+    uploads: Option<Uploads>,
 }
 
 impl Scheduler {
@@ -68,6 +74,8 @@ impl Scheduler {
             coordination: None,
             clock: None,
             seed: None,
+            #[cfg(feature = "cloudwatch")]
+            cloudwatch: None,
             states: StateSender::default(),
         }
     }
@@ -81,7 +89,7 @@ impl Scheduler {
         seed: u64,
     ) -> Self {
         let view = View::new(&worker, coordinator.fleet_view(), states, meter, problems);
-        Self { coordinator, view: Arc::new(view), worker, seed }
+        Self { coordinator, view: Arc::new(view), worker, seed, uploads: None }
     }
 
     /// Id of this worker in the lease table.
@@ -120,8 +128,8 @@ impl Scheduler {
         self,
         stop: watch::Receiver<Option<Duration>>,
     ) -> Result<ShutdownReport, WorkerError> {
-        let Self { coordinator, worker, view, seed } = self;
-        run::run(coordinator, Arc::new(worker), view, seed, stop).await
+        let Self { coordinator, worker, view, seed, uploads } = self;
+        run::run(coordinator, Arc::new(worker), view, uploads, seed, stop).await
     }
 }
 
@@ -146,6 +154,8 @@ pub struct SchedulerBuilder {
     coordination: Option<Handle>,
     clock: Option<Arc<dyn Clock>>,
     seed: Option<u64>,
+    #[cfg(feature = "cloudwatch")]
+    cloudwatch: Option<(SdkConfig, CloudWatchConfig)>,
     states: StateSender,
 }
 
@@ -216,6 +226,20 @@ impl SchedulerBuilder {
         self
     }
 
+    /// Publishes the worker's [metrics](crate::metrics) to Amazon CloudWatch. Default: no.
+    ///
+    /// Region, credentials and endpoint of CloudWatch are those of `sdk_config`. The role needs
+    /// `cloudwatch:PutMetricData`. The calls run beside the coordination: if CloudWatch fails or does not answer,
+    /// nothing waits for it. The data is kept for the next upload, at most 20,000 series of about 300 bytes each, and
+    /// [`health`](crate::WorkerHandle::health) shows
+    /// [`MetricsUploadFailing`](crate::ProblemKind::MetricsUploadFailing). A planned stop makes a last upload, which
+    /// takes five seconds at most, within [`STOP_MARGIN`](crate::WorkerHandle::STOP_MARGIN).
+    #[cfg(feature = "cloudwatch")]
+    pub fn cloudwatch(mut self, sdk_config: &SdkConfig, config: CloudWatchConfig) -> Self {
+        self.cloudwatch = Some((sdk_config.clone(), config));
+        self
+    }
+
     /// Returns a watch that follows the state of the worker from now on: during [`build`](Self::build), and after
     /// [`Scheduler::spawn`].
     pub fn watch_state(&self) -> StateWatch {
@@ -283,11 +307,22 @@ impl SchedulerBuilder {
             .clone()
             .unwrap_or_else(|| format!("{}-{:016x}", self.application, random.u64(..)));
         let kinesis = in_encoding(config.wire, &self.kinesis);
-        #[cfg(feature = "metrics")]
-        let meter = Meter::new(FacadeSink::new(&self.application, &worker_id));
-        #[cfg(not(feature = "metrics"))]
-        let meter = Meter::default();
         let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
+        #[cfg_attr(not(feature = "cloudwatch"), expect(unused_mut, reason = "one sink at most"))]
+        let mut sinks: Vec<Arc<dyn Sink>> = vec![
+            #[cfg(feature = "metrics")]
+            Arc::new(FacadeSink::new(&self.application, &worker_id)),
+        ];
+        #[cfg(not(feature = "cloudwatch"))]
+        let uploads = None;
+        #[cfg(feature = "cloudwatch")]
+        let uploads = self.cloudwatch.map(|(sdk_config, config)| {
+            let cloudwatch = CloudWatch::new(&sdk_config, config, &self.application);
+            let (sink, publisher) = cloudwatch.publish(&worker_id, random.u64(..));
+            sinks.push(Arc::new(sink));
+            Uploads::new(publisher, Arc::clone(&problems))
+        });
+        let meter = Meter::new(sinks);
         let application = self.application.clone();
         let coordinator = Coordinator::prepare(CoordinatorParts {
             application: self.application,
@@ -338,7 +373,9 @@ impl SchedulerBuilder {
             factory,
             executor: Arc::new(Handle::current()),
         };
-        Ok(Scheduler::new(coordinator, worker, self.states, meter, problems, random.u64(..)))
+        let seed = random.u64(..);
+        let scheduler = Scheduler::new(coordinator, worker, self.states, meter, problems, seed);
+        Ok(Scheduler { uploads, ..scheduler })
     }
 
     /// Checks the settings and the names.
@@ -350,6 +387,10 @@ impl SchedulerBuilder {
         let region = self.kinesis.config().region();
         let names_the_table = self.config.table.name.is_none();
         problems.extend(application_problem(&self.application, names_the_table));
+        #[cfg(feature = "cloudwatch")]
+        if let Some((_, config)) = &self.cloudwatch {
+            problems.extend(config.problems(&self.application));
+        }
         match StreamName::parse(&self.stream, region.map(AsRef::as_ref)) {
             Ok(stream) => ConfigError::check(problems).map(|()| stream),
             Err(problem) => {

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kinesis_common::clock;
 use kinesis_common::sync::until_set;
 use tokio::sync::{mpsc, watch};
 
 use super::shards::{Shards, View};
-use super::shutdown::{self, ShutdownReport};
+use super::shutdown::{self, STOP_MARGIN, ShutdownReport};
 use super::watchdog;
 use crate::coordinator::Coordinator;
 use crate::error::WorkerError;
 use crate::lease::HeldLease;
+use crate::metrics::{RunningUploads, Uploads};
 use crate::shard_consumer::Worker;
 use crate::task::Task;
 use crate::worker_state::WorkerState;
@@ -24,6 +26,7 @@ pub(crate) async fn run(
     coordinator: Coordinator,
     worker: Arc<Worker>,
     view: Arc<View>,
+    uploads: Option<Uploads>,
     seed: u64,
     mut stop: watch::Receiver<Option<Duration>>,
 ) -> Result<ShutdownReport, WorkerError> {
@@ -49,21 +52,35 @@ pub(crate) async fn run(
     let watched = Arc::clone(&view);
     let _watch =
         Task::spawn(&*coordinator.executor(), "the watch over calls", watch_calls(watched));
+    // On the coordinator's runtime, too: metrics tell of a processor that blocks its own.
+    let mut uploads = uploads.map(|uploads| uploads.start(&*coordinator.executor()));
     let (deadline, failure) = tokio::select! {
         biased;
         deadline = until_set(&mut stop) => (deadline, None),
         // The task ends only with its runtime.
         Err(error) = &mut alive => (failover_time, Some(error)),
         error = watchdog => (failover_time, Some(error)),
+        error = uploads_failed(uploads.as_mut()) => (failover_time, Some(error)),
         error = main_loop(&coordinator, &mut shards, &mut held_leases) => {
             tracing::error!(%error, "the worker cannot go on: it gives its shards up");
             (failover_time, Some(error))
         }
     };
     states.enter(WorkerState::Stopping(failure.clone()));
+    let stop_by = clock::after(clock::now(), deadline.saturating_add(STOP_MARGIN));
     let report = shutdown::stop(&coordinator, &mut shards, &mut held_leases, deadline).await;
     retrieval.stopped().await;
+    if let Some(uploads) = uploads {
+        uploads.end(stop_by.saturating_duration_since(clock::now())).await;
+    }
     failure.map_or(report, Err)
+}
+
+async fn uploads_failed(uploads: Option<&mut RunningUploads>) -> WorkerError {
+    match uploads {
+        Some(uploads) => uploads.failed().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Warns of slow processor calls, and reports the progress of each shard.

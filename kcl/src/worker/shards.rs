@@ -19,7 +19,7 @@ use crate::error::WorkerError;
 use crate::health::{Health, Problem, ProblemKind, ProblemLog};
 use crate::lease::{HeldLease, LeaseEnd};
 use crate::lease_table::LeaseTableSnapshot;
-use crate::metrics::{Meter, Metric};
+use crate::metrics::{Meter, Metric, milliseconds};
 use crate::retrieval::ByteBudget;
 use crate::shard_consumer::{ShardConsumer, Worker};
 use crate::shard_state::ShardShutdown;
@@ -143,8 +143,13 @@ impl View {
     pub(super) fn watch_over_shards(&self) {
         let limit = self.config.log_warning_for_task_after;
         let shards: Vec<_> = self.shards.lock().values().cloned().collect();
-        for status in shards {
+        for status in &shards {
             status.watch_over(limit);
+        }
+        let behind = shards.iter().filter_map(|status| status.progress().lock().lag.behind()).max();
+        if let Some(behind) = behind {
+            let (meter, metric) = (&self.totals.meter, Metric::ApplicationMillisBehindLatest);
+            meter.put(metric, None, milliseconds(behind));
         }
     }
 

@@ -33,6 +33,8 @@ pub(crate) const STOP_MARGIN: Duration = Duration::from_secs(5);
 const AFTER_ABORT: Duration = Duration::from_secs(1);
 /// Part of [`STOP_MARGIN`] in which the coordinator's tasks end.
 const AFTER_END: Duration = Duration::from_millis(500);
+/// Part of [`STOP_MARGIN`] that is left for the last upload of metrics.
+const LAST_METRICS: Duration = Duration::from_secs(1);
 /// Time before the deadline at which calls in flight are no longer waited for. It leaves processors time to return, and
 /// leases time to be transferred.
 const LAST_CALLS: Duration = Duration::from_secs(1);
@@ -112,7 +114,7 @@ pub(super) async fn stop(
         }
         coordinator.pass_leases_on().await
     };
-    match timeout(STOP_MARGIN - AFTER_ABORT - AFTER_END, pass_leases_on).await {
+    match timeout(STOP_MARGIN - AFTER_ABORT - AFTER_END - LAST_METRICS, pass_leases_on).await {
         Ok(given) => stop.were_given_after_all(given),
         Err(_) => tracing::warn!(
             "the lease table did not answer at the end of the planned stop: leases that were assigned \

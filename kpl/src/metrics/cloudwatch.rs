@@ -10,7 +10,7 @@ use aws_types::SdkConfig;
 use kinesis_common::metrics::cloudwatch::{
     Collected, Dimensions, Publisher, SdkUploader, Source, Uploader, dimension,
 };
-use kinesis_common::metrics::{MetricsLevel, Unit};
+use kinesis_common::metrics::{Kind, MetricsLevel, Unit};
 
 use super::names::Metric;
 use super::{Sample, Sink};
@@ -62,6 +62,10 @@ impl Source for SampleSource {
 
     fn unit(&self) -> Unit {
         self.metric.definition().unit
+    }
+
+    fn kind(&self) -> Kind {
+        self.metric.definition().kind
     }
 
     fn without_shard(&self) -> Self {

@@ -4,11 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::metrics::Unit;
+use super::super::{Kind, Unit, histogram, is_printable};
 use crate::sync::Mutex;
-
-use super::super::histogram;
-use crate::metrics::is_printable;
 
 /// Most series that are kept, before and after they are spread to their dimensions. Each takes about 300 bytes.
 const MAX_SERIES: usize = 20_000;
@@ -19,7 +16,8 @@ pub const MAX_DIMENSION_VALUE: usize = 1024;
 /// Most different values of a datum. More values are sent as several data.
 pub(super) const MAX_VALUES: usize = 150;
 
-/// The statistics of values. Times are also counted by histogram bucket, from which CloudWatch computes percentiles.
+/// The statistics of values. Durations of a [`Kind::Distribution`] are also counted by histogram bucket, from which
+/// CloudWatch computes percentiles.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Values {
     /// Number of values.
@@ -48,12 +46,12 @@ impl Default for Values {
 
 impl Values {
     /// Adds a value that was measured `count` times.
-    fn add(&mut self, unit: Unit, value: f64, count: u64) {
+    fn add(&mut self, is_time: bool, value: f64, count: u64) {
         self.count += count;
         self.sum += value * count as f64;
         self.least = self.least.min(value);
         self.most = self.most.max(value);
-        if unit == Unit::Milliseconds {
+        if is_time {
             let bucket = histogram::bucket_of(Duration::from_secs_f64(value / 1e3));
             *self.times.entry(bucket as u16).or_default() += count;
         }
@@ -78,6 +76,9 @@ pub trait Source: Ord + Clone + Send + 'static {
     /// Unit of its values.
     fn unit(&self) -> Unit;
 
+    /// How its values add up.
+    fn kind(&self) -> Kind;
+
     /// The source that takes the measurements of further shards when there is no room for them.
     fn without_shard(&self) -> Self;
 }
@@ -101,14 +102,14 @@ impl<S> Default for Collected<S> {
 impl<S: Source> Collected<S> {
     /// Adds a value that was measured `count` times.
     pub fn add(&self, source: S, value: f64, count: u64) {
-        let unit = source.unit();
+        let is_time = source.unit() == Unit::Milliseconds && source.kind() == Kind::Distribution;
         let mut sources = self.0.lock();
         let source = match sources.len() >= MAX_SERIES && !sources.contains_key(&source) {
             // Too many shards in one interval.
             true => source.without_shard(),
             false => source,
         };
-        sources.entry(source).or_default().add(unit, value, count);
+        sources.entry(source).or_default().add(is_time, value, count);
     }
 
     /// Takes all measurements.

@@ -195,7 +195,8 @@ pub enum InitialPosition {
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum CheckpointPolicy {
-    /// The processor. The library never checkpoints for it.
+    /// The processor. The library never checkpoints for it. A [`BatchStream`](crate::BatchStream) has no processor:
+    /// each [acknowledgement](crate::OwnedBatch::ack) writes a checkpoint, and waits for it.
     #[default]
     Manual,
     /// The library, after each batch for which `process_records` returned `Ok`.

@@ -79,7 +79,8 @@ impl fmt::Debug for ProcessorError {
     }
 }
 
-/// Error of [`SchedulerBuilder::build`](crate::SchedulerBuilder::build).
+/// Error of [`SchedulerBuilder::build`](crate::SchedulerBuilder::build) and
+/// [`consume`](crate::SchedulerBuilder::consume).
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -87,8 +88,15 @@ pub enum BuildError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The builder has no processor factory.
-    #[error("the builder has no processor: call processor() on it")]
+    #[error(
+        "the builder has no processor: call processor() on it, or consume() instead of build()"
+    )]
     NoProcessor,
+    /// The builder has a processor factory, which [`consume`](crate::SchedulerBuilder::consume) does not call.
+    #[error(
+        "the builder has a processor, which consume() does not call: leave processor() out, or call build()"
+    )]
+    UnusedProcessor,
     /// The stream or the lease table cannot be used.
     #[error(transparent)]
     Start(#[from] StartError),

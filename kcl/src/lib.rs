@@ -1,7 +1,8 @@
 //! Kinesis Client Library (KCL) for Rust: a fleet of workers shares the shards of an Amazon Kinesis stream, and each
 //! record reaches a record processor at least once, in order per partition key.
 //!
-//! * [`RecordProcessor`] is what you implement. Each shard has its own instance.
+//! * [`RecordProcessor`] is what you implement. Each shard has its own instance. Or take the batches out of a
+//!   [`BatchStream`] and acknowledge them.
 //! * [`Scheduler`] is a worker. It leases shards in a DynamoDB table, which it can share with workers of the Java KCL
 //!   3.x, reads them, de-aggregates and decompresses records, delivers them, follows splits and merges, and hands its
 //!   shards over when it stops.
@@ -185,12 +186,12 @@ pub use lease::{FencingToken, TableProblem};
 pub use lease_admin::{LeaseAdmin, LeaseAdminError, LeaseChange, ResetPlan, ResetTo};
 pub use lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};
 pub use processor::{
-    Checkpointer, OwnedRecord, PreparedCheckpoint, ProcessorFactory, Record, RecordBatch,
-    RecordProcessor, Records, ShardContext, ShardEnd, Shutdown,
+    Checkpointer, OwnedBatch, OwnedRecord, PreparedCheckpoint, ProcessorFactory, Record,
+    RecordBatch, RecordProcessor, Records, ShardContext, ShardEnd, Shutdown,
 };
 pub use sequence::{ExtendedSequenceNumber, InvalidSequenceNumber, SequenceNumber};
 pub use shard_state::{ShardShutdown, ShardState, ShutdownReason};
 pub use snapshot::{ProcessorCall, ShardSnapshot, WorkerSnapshot};
 pub use why_not_running::WhyNotRunning;
-pub use worker::{Scheduler, SchedulerBuilder, ShutdownReport, WorkerHandle};
+pub use worker::{BatchStream, Scheduler, SchedulerBuilder, ShutdownReport, WorkerHandle};
 pub use worker_state::{StateWatch, WorkerState};

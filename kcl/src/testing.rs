@@ -54,31 +54,29 @@
 //! # }
 //! ```
 
+mod record;
+
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use kinesis_aggregation::{AggregateBuilder, HashKeyRange};
+use kinesis_aggregation::HashKeyRange;
 
+pub use self::record::TestRecord;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::SystemClock;
-use crate::config::{AggregateRangePolicy, ConsumerConfig};
+use crate::config::{AggregateRangePolicy, CheckpointPolicy, ConsumerConfig};
 use crate::delivery::Deaggregator;
 use crate::error::ProcessorError;
 use crate::lease::{HeldLease, Lease, PendingCheckpoint, Recorder};
 use crate::processor::{
-    Batch, Checkpointer, RecordBatch, RecordProcessor, ShardContext, ShardEnd, Shutdown,
-    StopSignals,
+    Batch, Checkpointer, OwnedBatch, ProcessorFactory as _, RecordBatch, RecordProcessor,
+    ShardContext, ShardEnd, Shutdown, StopSignals, streamed,
 };
 use crate::retrieval::{ByteBudget, RawRecord, ShardBudget};
 use crate::sequence::SequenceNumber;
-
-/// The key that the KPL gives to an aggregate.
-const AGGREGATE_KEY: &str = "a";
-/// Largest size of the records of one aggregate, in bytes.
-const AGGREGATE_SIZE: usize = 1 << 20;
 
 /// Builder of a [`TestShard`].
 #[derive(Debug, Clone)]
@@ -291,6 +289,47 @@ impl TestShard {
         result
     }
 
+    /// Delivers a batch as a [`BatchStream`](crate::BatchStream) does, and lets `application` act on it. The checkpoint
+    /// setting is [`Manual`](CheckpointPolicy::Manual), so [`OwnedBatch::ack`] writes a checkpoint. For a batch without
+    /// records, and after a requested shutdown or the loss of the lease, `application` is not called.
+    ///
+    /// ```
+    /// # use kcl::testing::{TestRecord, TestShard};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), kcl::ProcessorError> {
+    /// let mut shard = TestShard::new();
+    /// let mut batch = shard.batch(["1", "2"].map(|data| TestRecord::new("key", data)));
+    /// let failed = shard.stream(&mut batch, async |batch| batch.nack("no answer")).await;
+    /// assert_eq!(failed.unwrap_err().to_string(), "no answer");
+    ///
+    /// // The same batch comes again.
+    /// shard.stream(&mut batch, async |batch| batch.ack().await.unwrap()).await?;
+    /// assert_eq!(shard.checkpoints().len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The batch was not acknowledged: it failed, was dropped, was not taken, or its checkpoint failed. Then
+    /// [`attempt`](OwnedBatch::attempt) is one higher at the next call.
+    pub async fn stream(
+        &self,
+        batch: &mut TestBatch,
+        application: impl AsyncFnOnce(OwnedBatch),
+    ) -> Result<(), ProcessorError> {
+        let (factory, mut offers) = streamed(CheckpointPolicy::Manual);
+        let mut processor = factory.create(&self.context);
+        // The channel closes when the processor is dropped, at the end of the call.
+        drop(factory);
+        let delivered = async move { self.process_records(&mut processor, batch).await };
+        let application = async {
+            if let Some(batch) = offers.recv().await.and_then(|offer| offer.take()) {
+                application(batch).await;
+            }
+        };
+        tokio::join!(delivered, application).0
+    }
+
     /// Calls [`shard_ended`](RecordProcessor::shard_ended).
     ///
     /// # Errors
@@ -402,64 +441,6 @@ impl TestBatch {
     pub fn with_millis_behind_latest(mut self, behind: Option<Duration>) -> Self {
         let millis = behind.map(|behind| u64::try_from(behind.as_millis()).unwrap_or(u64::MAX));
         self.batch.set_millis_behind_latest(millis);
-        self
-    }
-}
-
-/// Record of a [`TestBatch`].
-#[derive(Debug, Clone)]
-pub struct TestRecord {
-    partition_key: Option<String>,
-    data: Bytes,
-    sequence_number: Option<SequenceNumber>,
-    arrival: Option<SystemTime>,
-}
-
-impl TestRecord {
-    /// Creates a record with this key and payload.
-    pub fn new(partition_key: impl Into<String>, data: impl AsRef<[u8]>) -> Self {
-        Self {
-            partition_key: Some(partition_key.into()),
-            data: Bytes::copy_from_slice(data.as_ref()),
-            sequence_number: None,
-            arrival: None,
-        }
-    }
-
-    /// Creates one Kinesis record that aggregates these records, as producers write it. The processor receives each
-    /// of them, all with the same sequence number.
-    ///
-    /// # Panics
-    /// A record has no key, or the records have more than 1 MiB.
-    pub fn aggregate(records: impl IntoIterator<Item = Self>) -> Self {
-        let mut aggregate = AggregateBuilder::new(AGGREGATE_SIZE);
-        for record in records {
-            let key = record.partition_key.expect("a record of an aggregate has a key");
-            let pushed = aggregate.push(&key, None, &record.data);
-            pushed.expect("an aggregate has up to 1 MiB");
-        }
-        Self { data: aggregate.seal().into_bytes(), ..Self::new(AGGREGATE_KEY, []) }
-    }
-
-    /// Sets the sequence number. Default: the number after the largest one of the shard so far. See
-    /// [`TestShard::batch`].
-    #[must_use]
-    pub fn with_sequence_number(mut self, sequence_number: SequenceNumber) -> Self {
-        self.sequence_number = Some(sequence_number);
-        self
-    }
-
-    /// Sets the time of arrival. Default: unknown.
-    #[must_use]
-    pub fn with_approximate_arrival(mut self, arrival: SystemTime) -> Self {
-        self.arrival = Some(arrival);
-        self
-    }
-
-    /// Removes the partition key. A stream whose record distribution strategy is `AUTO` allows that.
-    #[must_use]
-    pub fn without_partition_key(mut self) -> Self {
-        self.partition_key = None;
         self
     }
 }

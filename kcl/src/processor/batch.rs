@@ -5,11 +5,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::owned_batch::{Answer, OwnedBatch};
 use super::record::Record;
 use super::user_records::UserRecords;
-use super::{Checkpointer, StopSignals};
+use super::{Checkpointer, ShardContext, StopSignals};
 use crate::retrieval::HeldPage;
 use crate::sequence::ExtendedSequenceNumber;
 
@@ -168,6 +170,28 @@ impl<'a> RecordBatch<'a> {
     /// the last checkpoint.
     pub fn attempt(&self) -> u32 {
         self.batch.attempts
+    }
+
+    pub(super) fn tokens(&self) -> &'a StopSignals {
+        self.tokens
+    }
+
+    /// The batch, to be kept after the call. It shares the page.
+    pub(super) fn to_owned_batch(
+        self,
+        shard: &Arc<ShardContext>,
+        answer: oneshot::Sender<Answer>,
+    ) -> OwnedBatch {
+        OwnedBatch {
+            page: Arc::clone(&self.batch.page),
+            records: self.batch.records.clone(),
+            millis_behind_latest: self.batch.millis_behind_latest,
+            attempt: self.batch.attempts,
+            shard: Arc::clone(shard),
+            // Its own, so that code of the application which cancels one of them stops nothing else.
+            tokens: self.tokens.for_call(),
+            answer,
+        }
     }
 }
 

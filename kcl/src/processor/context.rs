@@ -119,6 +119,11 @@ impl ShardContext {
         &self.tokens.shutdown
     }
 
+    /// The error of a write to the lease after this worker has lost it.
+    pub(super) fn lease_lost(&self) -> CheckpointError {
+        CheckpointError::LeaseLost { shard_id: self.shard_id().to_owned() }
+    }
+
     /// Name of the application.
     pub fn application(&self) -> &str {
         &self.application

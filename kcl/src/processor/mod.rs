@@ -3,7 +3,9 @@
 mod batch;
 mod checkpointer;
 mod context;
+mod owned_batch;
 mod record;
+mod streamed;
 mod user_records;
 
 use std::future::Future;
@@ -16,7 +18,9 @@ pub use self::batch::{RecordBatch, Records};
 pub use self::checkpointer::{Checkpointer, PreparedCheckpoint};
 pub(crate) use self::context::StopSignals;
 pub use self::context::{ShardContext, ShardEnd, Shutdown};
+pub use self::owned_batch::OwnedBatch;
 pub use self::record::{OwnedRecord, Record};
+pub(crate) use self::streamed::{Offer, streamed};
 pub(crate) use self::user_records::{Kept, Runs, UserRecords};
 use crate::error::ProcessorError;
 

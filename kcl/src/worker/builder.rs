@@ -14,6 +14,7 @@ use kinesis_common::stream_name::StreamName;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::batch_stream::BatchStream;
 use super::handle::WorkerHandle;
 use super::reading::Reading;
 use super::run;
@@ -33,7 +34,7 @@ use crate::metrics::cloudwatch::CloudWatch;
 #[cfg(feature = "metrics")]
 use crate::metrics::facade::FacadeSink;
 use crate::metrics::{Meter, Sink, Uploads};
-use crate::processor::{ErasedFactory, ProcessorFactory};
+use crate::processor::{ErasedFactory, ProcessorFactory, streamed};
 use crate::retrieval::{ByteBudget, StreamCheck};
 use crate::shard_consumer::Worker;
 use crate::task::Task;
@@ -143,7 +144,7 @@ impl fmt::Debug for Scheduler {
 }
 
 /// Builder of a [`Scheduler`].
-#[must_use = "call build()"]
+#[must_use = "call build() or consume()"]
 pub struct SchedulerBuilder {
     application: String,
     stream: String,
@@ -161,7 +162,7 @@ pub struct SchedulerBuilder {
 
 impl SchedulerBuilder {
     /// Sets the factory of the processors: a closure `|shard: &ShardContext| MyProcessor::new(shard)`, or a
-    /// [`ProcessorFactory`]. Required.
+    /// [`ProcessorFactory`]. [`build`](Self::build) requires it.
     pub fn processor(mut self, factory: impl ProcessorFactory) -> Self {
         self.factory = Some(Arc::new(factory));
         self
@@ -268,6 +269,28 @@ impl SchedulerBuilder {
             Err(error) => WorkerState::NotStarted(error.clone()),
         });
         built
+    }
+
+    /// Builds and starts a worker whose batches come out of a stream, instead of a [`processor`](Self::processor). The
+    /// application acknowledges each batch. See [`BatchStream`] for the rules.
+    ///
+    /// Reads run on the current runtime. The coordination runs as [`Scheduler::spawn`] says.
+    ///
+    /// # Errors
+    /// As those of [`build`](Self::build), and [`BuildError::UnusedProcessor`] if a processor was set.
+    ///
+    /// # Cancel safety
+    /// As that of [`build`](Self::build). The worker starts at the end of the call, when nothing more is awaited.
+    pub async fn consume(self) -> Result<BatchStream, BuildError> {
+        if self.factory.is_some() {
+            let error = BuildError::UnusedProcessor;
+            self.states.enter(WorkerState::NotStarted(error.clone()));
+            return Err(error);
+        }
+        let (factory, offers) = streamed(self.config.checkpoint);
+        let stop_within = self.config.failover_time;
+        let scheduler = self.processor(factory).build().await?;
+        Ok(BatchStream::new(offers, scheduler.spawn(), stop_within))
     }
 
     /// Returns the administration of the application's leases. It needs no [`processor`](Self::processor), and creates

@@ -67,7 +67,8 @@ impl WorkerHandle {
     ///
     /// 1. The worker cancels the [`shutdown_token`](crate::RecordBatch::shutdown_token) of every processor and delivers
     ///    no further batch. When the current batch is done, it calls
-    ///    [`shutdown_requested`](crate::RecordProcessor::shutdown_requested), which can write the last checkpoint.
+    ///    [`shutdown_requested`](crate::RecordProcessor::shutdown_requested), which can write the last checkpoint. A
+    ///    [`BatchStream`](crate::BatchStream) yields no further batch, and those that it has yielded can be acknowledged.
     /// 2. Meanwhile the worker removes its row from the lease table and reads the table once. Each lease is then
     ///    transferred, released or kept, as [`on_stop`](crate::ConsumerConfig::on_stop) says, after its processor has
     ///    stopped and was dropped.
@@ -90,12 +91,17 @@ impl WorkerHandle {
     /// # Cancel safety
     /// If the future is dropped, the stop goes on. Call `shutdown` again to wait for it.
     pub async fn shutdown(&self, deadline: Duration) -> Result<ShutdownReport, WorkerError> {
+        self.request_stop(deadline);
+        self.outcome.clone().await
+    }
+
+    /// Requests a planned stop, and does not wait for it. A second request changes nothing.
+    pub(super) fn request_stop(&self, deadline: Duration) {
         self.stop.send_if_modified(|requested| {
             let first = requested.is_none();
             requested.get_or_insert(deadline);
             first
         });
-        self.outcome.clone().await
     }
 
     /// Waits until the worker and its own thread have ended. Returns `Ok` after a planned stop.

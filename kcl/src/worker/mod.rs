@@ -1,5 +1,6 @@
 //! The worker: builds itself, runs a consumer for each lease that it owns, and stops.
 
+mod batch_stream;
 mod builder;
 mod handle;
 mod reading;
@@ -8,6 +9,7 @@ mod shards;
 mod shutdown;
 mod watchdog;
 
+pub use batch_stream::BatchStream;
 pub use builder::{Scheduler, SchedulerBuilder};
 pub use handle::WorkerHandle;
 pub use shutdown::ShutdownReport;

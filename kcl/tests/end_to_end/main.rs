@@ -34,6 +34,7 @@ mod same_id;
 mod setup;
 mod silent_stop;
 mod skew;
+mod streamed;
 mod stuck;
 mod telling;
 mod trimmed;

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use kcl::{
-    CheckpointError, ProcessorError, RecordBatch, RecordProcessor, ShardContext, ShardEnd, Shutdown,
+    CheckpointError, ProcessorError, RecordBatch, RecordProcessor, Records, ShardContext, ShardEnd,
+    Shutdown,
 };
 use kinesis_testkit::{Delivery, Ledger, Position, Verdict};
 
@@ -91,18 +92,50 @@ impl Probe {
 
     pub(crate) fn factory(&self) -> impl Fn(&ShardContext) -> Processor + Send + Sync + 'static {
         let probe = self.clone();
-        move |shard| {
-            let ownership = probe.with(|state| {
-                state.ownerships += 1;
-                state.ownerships
-            });
-            Processor {
-                probe: probe.clone(),
-                worker: shard.worker_id().to_owned(),
-                shard: shard.shard_id().to_owned(),
-                ownership,
-            }
+        move |shard| Processor {
+            probe: probe.clone(),
+            worker: shard.worker_id().to_owned(),
+            shard: shard.shard_id().to_owned(),
+            ownership: probe.new_ownership(),
         }
+    }
+
+    /// The number of the next processor.
+    pub(crate) fn new_ownership(&self) -> u64 {
+        self.with(|state| {
+            state.ownerships += 1;
+            state.ownerships
+        })
+    }
+
+    /// Reports records that a processor was given.
+    pub(crate) fn took(&self, worker: &str, ownership: u64, shard: &str, records: Records<'_>) {
+        self.with(|state| {
+            for record in records {
+                state.seen.push(Seen {
+                    worker: worker.to_owned(),
+                    ownership,
+                    shard: shard.to_owned(),
+                    sub_sequence_number: record.sub_sequence_number(),
+                    key: record.partition_key().map(str::to_owned),
+                    data: record.data().to_vec(),
+                    frame_error: record.frame_error().is_some(),
+                });
+                let Some(id) = id_of(record.data()) else {
+                    continue;
+                };
+                state.ledger.delivered(Delivery {
+                    ownership,
+                    id,
+                    // Without a key there is no order to check: each such record is its own key.
+                    key: record.partition_key().unwrap_or(record.sequence_number().as_str()),
+                    position: Position {
+                        sequence_number: record.sequence_number().to_string(),
+                        sub_sequence_number: record.sub_sequence_number(),
+                    },
+                });
+            }
+        });
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
@@ -198,32 +231,7 @@ impl RecordProcessor for Processor {
             }
         }
         assert_eq!(batch.records().count(), batch.len());
-        self.probe.with(|state| {
-            for record in batch.records() {
-                state.seen.push(Seen {
-                    worker: self.worker.clone(),
-                    ownership: self.ownership,
-                    shard: self.shard.clone(),
-                    sub_sequence_number: record.sub_sequence_number(),
-                    key: record.partition_key().map(str::to_owned),
-                    data: record.data().to_vec(),
-                    frame_error: record.frame_error().is_some(),
-                });
-                let Some(id) = id_of(record.data()) else {
-                    continue;
-                };
-                state.ledger.delivered(Delivery {
-                    ownership: self.ownership,
-                    id,
-                    // Without a key there is no order to check: each such record is its own key.
-                    key: record.partition_key().unwrap_or(record.sequence_number().as_str()),
-                    position: Position {
-                        sequence_number: record.sequence_number().to_string(),
-                        sub_sequence_number: record.sub_sequence_number(),
-                    },
-                });
-            }
-        });
+        self.probe.took(&self.worker, self.ownership, &self.shard, batch.records());
         if self.probe.checkpoints {
             batch.checkpointer().checkpoint().await?;
         }

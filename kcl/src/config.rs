@@ -3,21 +3,23 @@
 use std::collections::BTreeMap;
 #[cfg(feature = "cloudwatch")]
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 #[cfg(feature = "cloudwatch")]
 mod cloudwatch;
 #[cfg(test)]
 mod extremes;
+mod position;
 mod retrieval;
 #[cfg(feature = "serde")]
-mod timestamp;
+pub(crate) mod timestamp;
 mod validate;
 
 #[cfg(feature = "cloudwatch")]
 use kinesis_common::metrics::MetricsLevel;
 #[doc(inline)]
 pub use kinesis_common::protocol::Wire;
+pub use position::{InitialPosition, ShardPosition, ShardPositions, StreamPosition};
 pub use retrieval::{FanOutConfig, FanOutConsumer, RetrievalMode};
 pub use validate::ConfigError;
 pub(crate) use validate::application_problem;
@@ -167,23 +169,6 @@ pub struct ConsumerConfig {
     pub table: TableConfig,
 }
 
-/// Where a shard without a checkpoint starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum InitialPosition {
-    /// Records put since the first worker's [`build`](crate::SchedulerBuilder::build) began. Records of up to three
-    /// seconds before may be delivered too: the lease holds the time to start from, by the service's clock. That time
-    /// is rounded down to a second and reduced by two seconds, because the clocks of the service's hosts differ.
-    #[default]
-    Latest,
-    /// The oldest record that the stream still has.
-    TrimHorizon,
-    /// The first record that arrived at this time or later.
-    AtTimestamp(#[cfg_attr(feature = "serde", serde(with = "timestamp"))] SystemTime),
-}
-
 /// Whether the processor or the library writes checkpoints.
 ///
 /// If the library writes them, each lease renewal also carries the last record for which the processor returned `Ok`. A
@@ -219,8 +204,9 @@ pub enum OnRecreatedStream {
     #[default]
     Error,
     /// The worker replaces the leases of the former stream and reads the new one from its beginning, or from
-    /// [`InitialPosition::AtTimestamp`]. Records of the former stream that were not read are lost. It takes another
-    /// worker's lease after the failover time, as if that worker had stopped renewing.
+    /// [`InitialPosition::AtTimestamp`]. Positions of [single shards](InitialPosition::PerShard) do not apply to it.
+    /// Records of the former stream that were not read are lost. It takes another worker's lease after the failover
+    /// time, as if that worker had stopped renewing.
     ///
     /// A running worker notices the new stream at the next shard sync, or when a read is refused. If no stream of the
     /// name exists for about ten seconds, the worker ends with
@@ -231,7 +217,8 @@ pub enum OnRecreatedStream {
 /// What happens to a shard whose records expired before this application read them.
 ///
 /// With both values, the gap is logged as an error, counted as the metric `TrimmedGaps`, and shown by
-/// [`health`](crate::WorkerHandle::health) as [`RecordsTrimmed`](crate::ProblemKind::RecordsTrimmed).
+/// [`health`](crate::WorkerHandle::health) as [`RecordsTrimmed`](crate::ProblemKind::RecordsTrimmed), with the sequence
+/// numbers on both sides and the time span of the records that were lost.
 ///
 /// The lease holds the time up to which the shard was read; its owner updates it every half hour. With that time, a gap
 /// is told from a shard that had no records. If no worker of this library read the shard for longer than the retention

@@ -8,11 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use self::plan::{Change, Target};
 use crate::checkpoint::Checkpoint;
-use crate::config::InitialPosition;
+use crate::config::{InitialPosition, ShardPosition, StreamPosition};
 use crate::lease::{Lease, LeaseWrite, Outcome, Snapshot};
 use crate::lease_table::{LeaseSnapshot, LeaseTableSnapshot};
 use crate::sequence::ExtendedSequenceNumber;
-use crate::stream::{ShardSync, SyncError, sentinel};
+use crate::stream::list::Shard;
+use crate::stream::{LeaseStart, NamedShardsError, ShardSync, SyncError, check_named};
 
 /// Looks at an owner this often while it waits for the owner to fall silent.
 const LOOKS: u32 = 4;
@@ -59,17 +60,17 @@ pub struct LeaseAdmin {
 pub enum ResetTo {
     /// All shards of the stream.
     ///
-    /// Shards that ended before the position count as finished. Children of other shards start after their parents, as
-    /// ever.
+    /// Shards that ended before the position count as finished, unless they are
+    /// [named](InitialPosition::PerShard). Children of other shards start after their parents, as ever.
     Application(InitialPosition),
     /// One shard, which must not be finished: the children of a finished shard may have been processed.
     Shard {
         /// Id of the shard.
         shard_id: String,
         /// Its new position.
-        position: InitialPosition,
+        position: ShardPosition,
     },
-    /// One shard, which must not be finished, to the record after this one. It sets the checkpoint.
+    /// One shard, which must not be finished, to the user record after this one. It sets the checkpoint.
     AfterRecord {
         /// Id of the shard.
         shard_id: String,
@@ -155,6 +156,17 @@ fn failed(error: impl Into<SyncError>) -> LeaseAdminError {
     LeaseAdminError::Failed { cause: error.to_string(), retryable }
 }
 
+fn not_in_stream(error: NamedShardsError) -> LeaseAdminError {
+    match error {
+        NamedShardsError::Unknown { shard_ids } => {
+            LeaseAdminError::UnknownShard { shard_id: shard_ids.join(", ") }
+        }
+        NamedShardsError::NotInShard { shard_id, first, .. } => {
+            LeaseAdminError::NotInShard { shard_id, first }
+        }
+    }
+}
+
 impl LeaseAdmin {
     pub(crate) fn new(sync: ShardSync, failover: Duration) -> Self {
         Self { sync, failover }
@@ -183,33 +195,37 @@ impl LeaseAdmin {
     /// # Cancel safety
     /// Dropping the future has no effect.
     pub async fn plan(&self, to: ResetTo) -> Result<ResetPlan<'_>, LeaseAdminError> {
-        let position = match to {
-            ResetTo::Application(position) | ResetTo::Shard { position, .. } => position,
-            ResetTo::AfterRecord { .. } => InitialPosition::TrimHorizon,
+        let position = match &to {
+            ResetTo::Application(position) => position.of_others(),
+            // The stream lists all shards in any case.
+            ResetTo::Shard { .. } | ResetTo::AfterRecord { .. } => StreamPosition::TrimHorizon,
         };
         let table = self.readable_table().await?;
         let (first, listed) = self.sync.shards_at(position).await.map_err(failed)?;
         let mut others = Vec::new();
         let targets = match to {
-            ResetTo::Application(_) => {
+            ResetTo::Application(position) => {
+                check_named(&position, &listed.shards).map_err(not_in_stream)?;
                 // A lease that already is as it should be has no change, but it may have an owner.
                 others.extend(table.leases.iter().filter(|it| plan::has_processor(it)).cloned());
-                plan::of_application(&table.leases, &listed.shards, &first, position)
+                plan::of_application(&table.leases, &listed.shards, &first, &position)
             }
-            ResetTo::Shard { shard_id, .. } => {
-                plan::of_shard(&table.leases, &listed.shards, &shard_id, sentinel(position))?
+            ResetTo::Shard { shard_id, position } => {
+                let start = |shard: &Shard| LeaseStart::in_shard(&position, shard);
+                plan::of_shard(&table.leases, &listed.shards, &shard_id, start)?
             }
             ResetTo::AfterRecord { shard_id, last } => {
-                plan::of_shard(&table.leases, &listed.shards, &shard_id, Checkpoint::At(last))?
+                let start = |_: &Shard| LeaseStart::new(Checkpoint::At(last.clone()));
+                plan::of_shard(&table.leases, &listed.shards, &shard_id, start)?
             }
         };
-        let to_change = |target: Target| self.change(target, position, listed.server_time);
+        let to_change = |target: Target| self.change(target, listed.server_time);
         let changes = targets.into_iter().map(to_change).collect();
         Ok(ResetPlan { admin: self, changes, others })
     }
 
-    fn change(&self, target: Target, position: InitialPosition, now: SystemTime) -> Change {
-        let Target { former, shard, checkpoint } = target;
+    fn change(&self, target: Target, now: SystemTime) -> Change {
+        let Target { former, shard, start } = target;
         let key = match (&former, &shard) {
             (_, Some(shard)) => &shard.id,
             (Some(former), None) => &former.key,
@@ -217,7 +233,7 @@ impl LeaseAdmin {
                 unreachable!("a lease is reset that is there, or one of a shard that is")
             }
         };
-        let mut new = self.sync.lease_at(key, checkpoint, position, now);
+        let mut new = self.sync.lease_at(key, start, now);
         if let Some(shard) = shard {
             (new.parents, new.hash_key_range) = (shard.parents, Some(shard.hash_key_range));
             new.children = shard.children;

@@ -177,7 +177,7 @@ pub use clock::Clock;
 pub use config::{
     AggregateRangePolicy, CheckpointPolicy, ConfigError, ConsumerConfig, FanOutConfig,
     FanOutConsumer, InitialPosition, OnRecreatedStream, OnStop, OnTrimmedGap, RetrievalMode,
-    TableConfig, Wire,
+    ShardPosition, ShardPositions, StreamPosition, TableConfig, Wire,
 };
 
 pub use error::{BuildError, ProcessorError, StartError, WorkerError};

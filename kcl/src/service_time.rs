@@ -14,7 +14,7 @@ use crate::clock::Clock;
 
 /// Largest difference between the clocks of two hosts of the service. One host writes the `Date` of an answer,
 /// another one stamps the arrival of a record.
-const HOST_SKEW: Duration = Duration::from_secs(2);
+pub(crate) const HOST_SKEW: Duration = Duration::from_secs(2);
 
 /// The `Date` of the first answer to one call. A `Date` has whole seconds, rounded down.
 #[derive(Debug, Clone, Default)]

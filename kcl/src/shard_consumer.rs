@@ -4,19 +4,21 @@
 //! the event that ends it:
 //!
 //! 1. *Waiting on parents*: until the leases of the parent shards are at `SHARD_END`, or gone.
-//! 2. *Initializing*: the processor is created and initialised.
-//! 3. *Processing*: pages are read, de-aggregated, and delivered to the processor.
-//! 4. *Shutting down*, for one of three reasons:
+//! 2. *Waiting for the start*: until the service's time is that at which the shard starts, if its lease names one.
+//! 3. *Initializing*: the processor is created and initialised.
+//! 4. *Processing*: pages are read, de-aggregated, and delivered to the processor.
+//! 5. *Shutting down*, for one of three reasons:
 //!    * *Shard end*: the last record was processed. The leases of the children are created and noted in this
 //!      lease, then the processor checkpoints the end, then `SHARD_END` lets the children start.
 //!    * *Requested*, by a planned stop of the worker or because the lease moves to another worker: the
 //!      processor has its last chance to checkpoint, then the lease leaves this worker.
 //!    * *Lease lost*: the processor is told, and nothing is written any more.
-//! 5. *Done*.
+//! 6. *Done*.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use aws_smithy_types::DateTime;
 use fastrand::Rng;
 use tokio_util::sync::CancellationToken;
 
@@ -31,11 +33,15 @@ use crate::lease::{ChildShard, HeldLease, Lease, LeaseEnd, Retry};
 use crate::metrics::Metric;
 use crate::processor::{Checkpointer, ErasedFactory, ErasedProcessor, ShardContext};
 use crate::retrieval::{ByteBudget, Page, Pages, Position, Retrieval, ShardBudget, Start};
+use crate::service_time::{HOST_SKEW, ServiceClock};
 use crate::shard_state::{Event, ShardShutdown, ShardState, ShutdownReason};
 use crate::snapshot::ShardStatus;
 
 /// Time without a page after which a consumer checks whether to write `read_to` to the lease, at the next whole second.
 const NOTE_CHECK_AFTER: Duration = Duration::from_secs(1);
+
+/// Longest pause between two comparisons of the service's time with the time at which a shard starts.
+const START_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The parts of a worker that all its shards share.
 pub(crate) struct Worker {
@@ -45,6 +51,7 @@ pub(crate) struct Worker {
     pub(crate) stream: String,
     pub(crate) config: Arc<ConsumerConfig>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) service_clock: ServiceClock,
     pub(crate) retrieval: Arc<dyn Retrieval>,
     pub(crate) budget: Arc<ByteBudget>,
     pub(crate) factory: Arc<dyn ErasedFactory>,
@@ -129,6 +136,7 @@ impl ShardConsumer {
             self.status.enter(state);
             let result = match state {
                 ShardState::WaitingOnParents => self.wait_on_parents().await,
+                ShardState::WaitingForStart => self.wait_for_start().await,
                 ShardState::Initializing => self.initialize(&mut running).await,
                 ShardState::Processing => match &mut running {
                     Some(running) => Err(self.process(running).await.unwrap_or_else(|error| {
@@ -169,6 +177,40 @@ impl ShardConsumer {
             }
             self.invoker.pause(self.worker.config.parent_poll_interval).await?;
         }
+    }
+
+    /// Waits until the service's time is that at which the shard starts. The service has no iterator for a later time.
+    async fn wait_for_start(&self) -> Result<Event, ShutdownReason> {
+        // The time of a lease at `LATEST` is the service's own, and is past.
+        let is_at_time = self.held_lease.lease().checkpoint == Checkpoint::AtTimestamp;
+        let Some(Position::Time(time)) = self.start_position().filter(|_| is_at_time) else {
+            return Ok(Event::StartReached);
+        };
+        let service_time = || self.worker.service_clock.now();
+        // A host of the service whose clock is slow would still refuse the time.
+        let reached = time.checked_add(HOST_SKEW).unwrap_or(time);
+        while let Ok(left) = reached.duration_since(service_time())
+            && !left.is_zero()
+        {
+            if self.status.waits_until(Some(time)).is_none() {
+                tracing::info!(
+                    shard_id = self.held_lease.shard_id(),
+                    start = %DateTime::from(time),
+                    "the shard starts at a time in the future, and waits"
+                );
+            }
+            // The service's time may change by more than that of this host.
+            self.invoker.pause(left.min(START_CHECK_INTERVAL)).await?;
+        }
+        self.status.waits_until(None);
+        Ok(Event::StartReached)
+    }
+
+    /// The position at which this worker starts to read. `None`: the shard is finished.
+    fn start_position(&self) -> Option<Position> {
+        let lease = self.held_lease.lease();
+        let initial = &self.worker.config.initial_position;
+        Position::start(&lease.checkpoint, lease.resume_from, initial)
     }
 
     /// Creates and initialises the processor.
@@ -306,8 +348,7 @@ impl ShardConsumer {
     /// The position after the last record that is processed under this lease, or the position of the lease. With a time
     /// before which everything that arrived is processed, if one is known.
     fn position(&self, lease: &Lease) -> Option<(Position, Option<SystemTime>)> {
-        let initial_position = self.worker.config.initial_position;
-        let position = Position::start(&lease.checkpoint, lease.resume_from, initial_position)?;
+        let position = self.start_position()?;
         let progress = self.held_lease.progress().lock();
         Some(match (progress.passed(), progress.pinned) {
             (Some((passed, time)), _) => (Position::After(passed.clone()), time),

@@ -9,6 +9,8 @@ use std::fmt;
 pub enum ShardState {
     /// Its parent shards have not been processed to their end.
     WaitingOnParents,
+    /// The time at which it starts is in the future.
+    WaitingForStart,
     /// The processor is being created and initialised.
     Initializing,
     /// Records are being delivered.
@@ -64,6 +66,7 @@ pub enum ShardShutdown {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
     ParentsEnded,
+    StartReached,
     Initialized,
     ShutDown(ShutdownReason),
     /// The steps that the reason demands are done.
@@ -89,7 +92,8 @@ impl ShardState {
                 Self::ShuttingDown(was.max(reason))
             }
             (_, Event::ShutDown(reason)) => Self::ShuttingDown(reason),
-            (Self::WaitingOnParents, Event::ParentsEnded) => Self::Initializing,
+            (Self::WaitingOnParents, Event::ParentsEnded) => Self::WaitingForStart,
+            (Self::WaitingForStart, Event::StartReached) => Self::Initializing,
             (Self::Initializing, Event::Initialized) => Self::Processing,
             (Self::ShuttingDown(_), Event::Finished) => Self::Done,
             (state, _) => state,
@@ -116,8 +120,10 @@ impl fmt::Display for ShardShutdown {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Event::{Finished, Initialized, ParentsEnded, ShutDown};
-    use ShardState::{Done, Initializing, Processing, ShuttingDown, WaitingOnParents};
+    use Event::{Finished, Initialized, ParentsEnded, ShutDown, StartReached};
+    use ShardState::{
+        Done, Initializing, Processing, ShuttingDown, WaitingForStart, WaitingOnParents,
+    };
     use ShutdownReason::{LeaseLost, Requested, ShardEnd};
     use proptest::prelude::*;
 
@@ -125,7 +131,8 @@ mod tests {
     fn a_whole_life() {
         let mut state = ShardState::acquired(false);
         for (event, next) in [
-            (ParentsEnded, Initializing),
+            (ParentsEnded, WaitingForStart),
+            (StartReached, Initializing),
             (Initialized, Processing),
             (ShutDown(ShardEnd), ShuttingDown(ShardEnd)),
             (Finished, Done),
@@ -156,7 +163,7 @@ mod tests {
 
     #[test]
     fn every_state_can_be_given_up() {
-        for state in [WaitingOnParents, Initializing, Processing] {
+        for state in [WaitingOnParents, WaitingForStart, Initializing, Processing] {
             for reason in [Requested, ShardEnd, LeaseLost] {
                 assert_eq!(state.on(ShutDown(reason)), ShuttingDown(reason));
             }
@@ -166,6 +173,7 @@ mod tests {
     fn events() -> impl Strategy<Value = Vec<Event>> {
         let event = prop_oneof![
             Just(ParentsEnded),
+            Just(StartReached),
             Just(Initialized),
             Just(Finished),
             Just(ShutDown(Requested)),
@@ -178,9 +186,10 @@ mod tests {
     fn rank(state: ShardState) -> u8 {
         match state {
             WaitingOnParents => 0,
-            Initializing => 1,
-            Processing => 2,
-            ShuttingDown(reason) => 3 + reason as u8,
+            WaitingForStart => 1,
+            Initializing => 2,
+            Processing => 3,
+            ShuttingDown(reason) => 4 + reason as u8,
             Done => 9,
         }
     }

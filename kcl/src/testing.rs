@@ -409,6 +409,7 @@ impl fmt::Debug for TestShard {
 /// The first number after a checkpoint. 1 if its number is not below 2^64.
 fn first_after(checkpoint: &Checkpoint) -> u64 {
     match checkpoint {
+        Checkpoint::Before(number) => number_of(number),
         Checkpoint::At(position) => number_of(&position.sequence_number).saturating_add(1),
         _ => 1,
     }

@@ -1,9 +1,13 @@
 //! Diagnosis of a shard that this worker does not process.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use aws_smithy_types::DateTime;
 
 use crate::checkpoint::Checkpoint;
+#[cfg(feature = "serde")]
+use crate::config::timestamp;
 use crate::health::{Problem, ProblemKind, ProblemLog};
 use crate::lease_table::{LeaseSnapshot, LeaseTableSnapshot};
 #[cfg(feature = "serde")]
@@ -41,6 +45,12 @@ pub enum WhyNotRunning {
         parents: Vec<String>,
         /// Worker that holds the lease and waits.
         owner: Option<String>,
+    },
+    /// This worker holds its lease and waits, because the shard starts at a time in the future.
+    WaitsForStart {
+        /// That time.
+        #[cfg_attr(feature = "serde", serde(with = "timestamp"))]
+        time: SystemTime,
     },
     /// A handoff of its lease from one worker to another is pending.
     HandoffPending {
@@ -104,6 +114,8 @@ pub(crate) struct Asker<'a> {
     pub(crate) own: Option<ShardState>,
     /// Whether the application has paused it.
     pub(crate) is_paused: bool,
+    /// The time in the future at which the shard starts.
+    pub(crate) starts_at: Option<SystemTime>,
 }
 
 /// Returns why this worker does not process a shard, or `None` if it does.
@@ -150,6 +162,10 @@ fn within(
                 owner: Some(asker.worker_id.to_owned()),
             })
         }
+        ShardState::WaitingForStart => Some(match asker.starts_at {
+            Some(time) => WhyNotRunning::WaitsForStart { time },
+            None => WhyNotRunning::Starting,
+        }),
         ShardState::Initializing => Some(WhyNotRunning::Starting),
         ShardState::Processing if asker.is_paused => Some(WhyNotRunning::Paused),
         ShardState::Processing => {
@@ -271,6 +287,12 @@ impl fmt::Display for WhyNotRunning {
                     parents.join(" and ")
                 )
             }
+            Self::WaitsForStart { time } => write!(
+                f,
+                "this worker has it and waits until {}, when it starts: if that is too late, correct \
+                 initial_position, and reset the lease",
+                DateTime::from(*time)
+            ),
             Self::HandoffPending { from, to } => write!(
                 f,
                 "it is on its way from worker {from} to worker {to}: it starts there when {from} has \

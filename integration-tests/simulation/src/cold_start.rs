@@ -14,7 +14,7 @@ use kcl::internals::{
     Executor, InjectedWorker, Lease, LeaseStore, ListShardsError, Retrieval, Shard, ShardList,
     ShardLister, ShardSource, Start, WorkerParts,
 };
-use kcl::{Clock, ConsumerConfig, InitialPosition, ShardContext};
+use kcl::{Clock, ConsumerConfig, InitialPosition, ShardContext, StreamPosition};
 use kinesis_aggregation::{HashKey, HashKeyRange};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -146,10 +146,7 @@ impl Shards {
 }
 
 impl ShardLister for Shards {
-    fn list(
-        &self,
-        _: Option<InitialPosition>,
-    ) -> BoxFuture<'_, Result<ShardList, ListShardsError>> {
+    fn list(&self, _: Option<StreamPosition>) -> BoxFuture<'_, Result<ShardList, ListShardsError>> {
         async {
             // A page has a thousand shards.
             let pages = u32::try_from(self.0.len().div_ceil(1000)).unwrap_or(1);

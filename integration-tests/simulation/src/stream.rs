@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use kcl::internals::{
     ChildShard, ListShardsError, RawRecord, RawRecords, Shard, ShardList, ShardLister,
 };
-use kcl::{Clock, ExtendedSequenceNumber, InitialPosition, SequenceNumber};
+use kcl::{Clock, ExtendedSequenceNumber, SequenceNumber, StreamPosition};
 use kinesis_aggregation::{AggregateBuilder, HashKey, HashKeyRange};
 
 /// A shard and its records.
@@ -290,7 +290,7 @@ impl SimShard {
 impl ShardLister for Stream {
     fn list(
         &self,
-        position: Option<InitialPosition>,
+        position: Option<StreamPosition>,
     ) -> BoxFuture<'_, Result<ShardList, ListShardsError>> {
         async move {
             tokio::time::sleep(Duration::from_millis(5)).await;

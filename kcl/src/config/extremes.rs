@@ -22,7 +22,8 @@ pub(super) use self::shared::{Change, changes};
 use self::shared::{Extremes, Single, ends};
 use super::{
     AggregateRangePolicy, CheckpointPolicy, ConsumerConfig, FanOutConfig, FanOutConsumer,
-    InitialPosition, OnRecreatedStream, OnStop, OnTrimmedGap, RetrievalMode, TableConfig,
+    InitialPosition, OnRecreatedStream, OnStop, OnTrimmedGap, RetrievalMode, ShardPosition,
+    ShardPositions, StreamPosition, TableConfig,
 };
 use crate::clock::TokioClock;
 use crate::delivery::AutoCheckpoint;
@@ -66,8 +67,18 @@ impl Extremes for InitialPosition {
             .flat_map(move |distance| [epoch.checked_add(distance), epoch.checked_sub(distance)]);
         let year_9999 = epoch + Duration::from_secs(253_402_300_799);
         let more = [Some(year_9999), Some(year_9999 + Duration::from_secs(1))];
-        let times = times.chain(more).flatten().map(Self::AtTimestamp);
-        times.chain([Self::Latest, Self::TrimHorizon]).collect()
+        let times: Vec<_> = times.chain(more).flatten().collect();
+        let of_shard = |position| {
+            let others = StreamPosition::TrimHorizon;
+            Self::PerShard(ShardPositions::new(others).with("shardId-000000000000", position))
+        };
+        let named = times.iter().map(|time| of_shard(ShardPosition::AtTimestamp(*time)));
+        let others = times
+            .iter()
+            .map(|time| Self::PerShard(ShardPositions::new(StreamPosition::AtTimestamp(*time))));
+        let every = times.iter().map(|time| Self::AtTimestamp(*time));
+        let without_a_time = [Self::Latest, Self::TrimHorizon, of_shard(ShardPosition::Latest)];
+        every.chain(named).chain(others).chain(without_a_time).collect()
     }
 }
 

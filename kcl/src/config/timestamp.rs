@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serializer};
 
 use crate::config::validate::is_timestamp;
 
-pub(super) fn serialize<S: Serializer>(
+pub(crate) fn serialize<S: Serializer>(
     value: &SystemTime,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
@@ -18,7 +18,7 @@ pub(super) fn serialize<S: Serializer>(
     serializer.collect_str(&humantime::format_rfc3339(*value))
 }
 
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<SystemTime, D::Error> {
     let text = String::deserialize(deserializer)?;
@@ -29,7 +29,10 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
-    use crate::config::{CheckpointPolicy, ConsumerConfig, InitialPosition};
+    use crate::config::{
+        CheckpointPolicy, ConsumerConfig, InitialPosition, ShardPosition, ShardPositions,
+        StreamPosition,
+    };
 
     #[test]
     fn durations_and_times_are_text() {
@@ -50,6 +53,25 @@ mod tests {
         let text = serde_json::to_string(&config).unwrap();
         assert!(text.contains(r#""failover_time":"1s 500ms""#), "{text}");
         assert_eq!(serde_json::from_str::<ConsumerConfig>(&text).unwrap(), config);
+    }
+
+    #[test]
+    fn positions_of_single_shards_are_text() {
+        let text = r#"{"initial_position": {"per_shard": {
+            "shards": {"shardId-0": {"after_sequence_number": "42"}, "shardId-1": "latest"},
+            "others": {"at_timestamp": "1970-01-01T00:00:09Z"}}}}"#;
+        let config: ConsumerConfig = serde_json::from_str(text).unwrap();
+        let others = StreamPosition::AtTimestamp(UNIX_EPOCH + Duration::from_secs(9));
+        let positions = ShardPositions::new(others)
+            .with("shardId-0", ShardPosition::AfterSequenceNumber("42".parse().unwrap()))
+            .with("shardId-1", ShardPosition::Latest);
+        assert_eq!(config.initial_position, InitialPosition::PerShard(positions));
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<ConsumerConfig>(&text).unwrap(), config);
+        let text = r#"{"initial_position": {"per_shard": {
+            "shards": {"shardId-0": {"after_sequence_number": "x"}}}}}"#;
+        let error = serde_json::from_str::<ConsumerConfig>(text).unwrap_err();
+        assert!(error.to_string().contains("not a sequence number"), "{error}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{CheckpointPolicy, ConsumerConfig, InitialPosition, RetrievalMode};
+use super::{CheckpointPolicy, ConsumerConfig, RetrievalMode};
 
 const MIB: usize = 1 << 20;
 
@@ -64,14 +64,12 @@ impl ConsumerConfig {
                 ),
             );
         }
-        if let InitialPosition::AtTimestamp(time) = self.initial_position {
-            require(
-                is_timestamp(time),
-                "initial_position is a time that no record can have; it must be at 1970-01-01 or later, \
-                 and in the year 9999 at most"
-                    .into(),
-            );
-        }
+        require(
+            self.initial_position.times().all(is_timestamp),
+            "initial_position is a time that no record can have; it must be at 1970-01-01 or later, \
+             and in the year 9999 at most"
+                .into(),
+        );
         if let RetrievalMode::FanOut(fan_out) = &self.retrieval
             && let Some(problem) = fan_out.problem()
         {

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use super::context::PreparedWorker;
 use crate::clock::{Clock, TokioClock};
-use crate::config::{InitialPosition, OnRecreatedStream, OnStop};
+use crate::config::{InitialPosition, OnRecreatedStream, OnStop, StreamPosition};
 use crate::current_stream::CurrentStream;
 use crate::health::ProblemLog;
 use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable};
@@ -25,10 +25,7 @@ const SECOND: Duration = Duration::from_secs(1);
 pub(super) struct NoShards;
 
 impl ShardLister for NoShards {
-    fn list(
-        &self,
-        _: Option<InitialPosition>,
-    ) -> BoxFuture<'_, Result<ShardList, ListShardsError>> {
+    fn list(&self, _: Option<StreamPosition>) -> BoxFuture<'_, Result<ShardList, ListShardsError>> {
         std::future::pending().boxed()
     }
 }

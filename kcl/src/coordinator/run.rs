@@ -30,6 +30,7 @@ use crate::executor::Executor;
 use crate::health::ProblemLog;
 use crate::lease::HeldLease;
 use crate::metrics::Meter;
+use crate::service_time::ServiceClock;
 use crate::shard_state::ShardShutdown;
 use crate::worker_state::StateSender;
 
@@ -193,6 +194,11 @@ impl Coordinator {
     /// The stream that the worker reads, shared with the readers.
     pub(crate) fn stream(&self) -> Arc<CurrentStream> {
         Arc::clone(&self.ctx.worker.sync.stream)
+    }
+
+    /// The time of the service.
+    pub(crate) fn service_clock(&self) -> ServiceClock {
+        self.ctx.worker.service_clock.clone()
     }
 
     /// The executor of the tasks. User code cannot block it.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::lease::TableProblem;
+use crate::sequence::SequenceNumber;
 
 /// Error of the start of a worker. The start changed nothing that another worker relies on.
 ///
@@ -177,6 +178,32 @@ pub enum StartError {
         stream: String,
         /// Name of the table.
         table: String,
+    },
+    /// [`initial_position`](crate::ConsumerConfig::initial_position) names shards that the stream does not list, and the
+    /// application has no leases yet.
+    #[error(
+        "initial_position names shards that stream {stream} does not list: {}; correct or remove their names",
+        .shard_ids.join(", ")
+    )]
+    UnknownShards {
+        /// Name or ARN of the stream, as given.
+        stream: String,
+        /// The names.
+        shard_ids: Vec<String>,
+    },
+    /// [`initial_position`](crate::ConsumerConfig::initial_position) has a sequence number that is before the first one
+    /// of its shard, and the application has no leases yet.
+    #[error(
+        "initial_position has sequence number {position} for shard {shard_id}, whose records begin at {first}: \
+         give a number of this shard"
+    )]
+    PositionNotInShard {
+        /// The shard.
+        shard_id: String,
+        /// The sequence number.
+        position: SequenceNumber,
+        /// The first sequence number of the shard.
+        first: SequenceNumber,
     },
     /// This version cannot take part in the fleet's mode, or does not know it.
     #[error("the fleet of table {table} is in state {state}: {what_to_do}")]

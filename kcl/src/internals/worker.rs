@@ -70,7 +70,7 @@ impl InjectedWorker {
         let sync = ShardSync {
             lister: Arc::clone(&parts.lister),
             store: Arc::clone(&parts.store),
-            position: parts.config.initial_position,
+            position: parts.config.initial_position.clone(),
             stream: Arc::new(CurrentStream::new(
                 stream,
                 parts.config.on_recreated_stream,
@@ -121,6 +121,7 @@ impl InjectedWorker {
         let (clock, meter) = (parts.clock, Meter::default());
         let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
         let config = Arc::new(parts.config);
+        let service_clock = ServiceClock::new(Arc::clone(&clock));
         let coordinator = Coordinator::new(PreparedWorker {
             id: parts.worker_id.clone(),
             stream: NAME.to_owned(),
@@ -128,7 +129,7 @@ impl InjectedWorker {
             store: parts.store,
             sync,
             clock: Arc::clone(&clock),
-            service_clock: ServiceClock::new(Arc::clone(&clock)),
+            service_clock: service_clock.clone(),
             failover: config.failover_time,
             max_leases: config.max_leases,
             table_reads: parts.table_reads,
@@ -148,6 +149,7 @@ impl InjectedWorker {
             budget: ByteBudget::new(config.max_buffered_bytes),
             config,
             clock,
+            service_clock,
             retrieval: parts.retrieval,
             factory: Arc::new(factory),
             executor: parts.processors,

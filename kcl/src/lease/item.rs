@@ -250,8 +250,8 @@ pub fn text(value: impl Into<String>) -> AttributeValue {
     AttributeValue::S(value.into())
 }
 
-pub fn number(value: u64) -> AttributeValue {
-    AttributeValue::N(value.to_string())
+pub fn number(value: impl Into<i128>) -> AttributeValue {
+    AttributeValue::N(value.into().to_string())
 }
 
 pub(crate) fn binary(value: &Bytes) -> AttributeValue {
@@ -360,7 +360,9 @@ impl Reader {
             self.take(sub);
             return Ok(None);
         };
-        let sub_sequence_number = self.number(sub)?;
+        let sub_sequence_number = self
+            .parsed(sub, "is not an integer from -1 to 2^64-1")?
+            .ok_or_else(|| self.corrupt(sub, "is missing"))?;
         let checkpoint = Checkpoint::parse(&text, sub_sequence_number);
         let problem = "is neither a sentinel nor a sequence number";
         checkpoint.map(Some).ok_or_else(|| self.corrupt(attribute, problem))

@@ -10,7 +10,7 @@ use crate::config::InitialPosition;
 use crate::lease::Lease;
 use crate::sequence::ExtendedSequenceNumber;
 use crate::stream::list::Shard;
-use crate::stream::sentinel;
+use crate::stream::{LeaseStart, Lineage};
 
 /// A lease as it was read, and as it is to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,13 +20,13 @@ pub(super) struct Change {
     pub(super) new: Lease,
 }
 
-/// The checkpoint that a lease is to have.
+/// The start that a lease is to have.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Target {
     pub(super) former: Option<Lease>,
     /// `None`: the stream does not list the shard any more.
     pub(super) shard: Option<Facts>,
-    pub(super) checkpoint: Checkpoint,
+    pub(super) start: LeaseStart,
 }
 
 /// What the stream says about a shard.
@@ -68,7 +68,7 @@ pub(super) fn of_shard(
     leases: &[Lease],
     listed: &[Shard],
     shard_id: &str,
-    checkpoint: Checkpoint,
+    start: impl Fn(&Shard) -> LeaseStart,
 ) -> Result<Vec<Target>, LeaseAdminError> {
     let former = leases.iter().find(|lease| lease.shard_id() == shard_id);
     let shard = listed.iter().find(|shard| shard.id == shard_id);
@@ -78,54 +78,66 @@ pub(super) fn of_shard(
     if former.has_ended() {
         return Err(LeaseAdminError::ShardEnded { shard_id: shard_id.to_owned() });
     }
-    if let Checkpoint::At(ExtendedSequenceNumber { sequence_number, .. }) = &checkpoint
-        && *sequence_number < shard.starting_sequence
+    let start = start(shard);
+    if let Checkpoint::Before(number)
+    | Checkpoint::At(ExtendedSequenceNumber { sequence_number: number, .. }) = &start.checkpoint
+        && *number < shard.starting_sequence
     {
         let (shard_id, first) = (shard_id.to_owned(), shard.starting_sequence.clone());
         return Err(LeaseAdminError::NotInShard { shard_id, first });
     }
-    let shard = Some(facts(shard, &children(listed)));
-    Ok(vec![Target { former: Some(former.clone()), shard, checkpoint }])
+    let shard = Some(facts(shard, &Lineage::new(listed)));
+    Ok(vec![Target { former: Some(former.clone()), shard, start }])
 }
 
-/// The reset of all shards. `first`: ids of the shards that were open at the position.
+/// The reset of all shards. `first`: ids of the shards that were open at the position of the shards that are not named.
 ///
-/// * The shards of `first` start there.
-/// * Their descendants start at their beginning, after their parents. Those without a lease get it when their parents
-///   end.
+/// * Named shards start at their positions.
+/// * The shards of `first` start at the position, unless they follow a named shard.
+/// * The descendants of both start at their beginning, after their parents. Those without a lease get it when their
+///   parents end.
 /// * All other shards ended before the position, so they count as finished.
 pub(super) fn of_application(
     leases: &[Lease],
     listed: &[Shard],
     first: &BTreeSet<String>,
-    position: InitialPosition,
+    position: &InitialPosition,
 ) -> Vec<Target> {
-    let children = children(listed);
-    let descendants = descendants(first, &children);
-    let initial = sentinel(position);
-    let below = match position {
-        InitialPosition::AtTimestamp(_) => Checkpoint::AtTimestamp,
-        InitialPosition::TrimHorizon | InitialPosition::Latest => Checkpoint::TrimHorizon,
-    };
+    let lineage = Lineage::new(listed);
+    let others = position.of_others();
+    let named: BTreeMap<&str, _> = position.named().collect();
+    let after_named = lineage.descendants(named.keys().copied());
+    let after_others = lineage.descendants(first.iter().map(String::as_str));
+    // A child of a merge waits for both parents. So the end of its named parent would create a lease of the other one,
+    // at its beginning, if there were none.
+    let beside_named: BTreeSet<&str> =
+        after_named.iter().flat_map(|id| lineage.parents(id)).collect();
     let mut leases: BTreeMap<&str, &Lease> =
         leases.iter().map(|lease| (lease.shard_id(), lease)).collect();
     let mut listed: Vec<&Shard> = listed.iter().collect();
     listed.sort_by(|a, b| a.starting_sequence.cmp(&b.starting_sequence));
+    let above_named = lineage.ancestors(named.keys().copied());
     let mut targets = Vec::new();
     for shard in listed {
-        let former = leases.remove(shard.id.as_str());
-        let checkpoint = if first.contains(&shard.id) {
-            &initial
-        } else if descendants.contains(shard.id.as_str()) {
-            &below
+        let id = shard.id.as_str();
+        let former = leases.remove(id);
+        let (start, is_needed) = if let Some(position) = named.get(id) {
+            (LeaseStart::in_shard(position, shard), true)
+        } else if after_named.contains(id) {
+            // Between two named shards: the second one waits for this one.
+            (LeaseStart::new(Checkpoint::TrimHorizon), above_named.contains(id))
+        } else if first.contains(id) {
+            (LeaseStart::from(others), true)
+        } else if after_others.contains(id) {
+            (LeaseStart::below(others), above_named.contains(id))
         } else {
-            &Checkpoint::ShardEnd
+            (LeaseStart::new(Checkpoint::ShardEnd), beside_named.contains(id))
         };
-        if former.is_some() || first.contains(&shard.id) {
+        if former.is_some() || is_needed {
             targets.push(Target {
                 former: former.cloned(),
-                shard: Some(facts(shard, &children)),
-                checkpoint: checkpoint.clone(),
+                shard: Some(facts(shard, &lineage)),
+                start,
             });
         }
     }
@@ -133,7 +145,7 @@ pub(super) fn of_application(
     targets.extend(leases.into_values().map(|lease| Target {
         former: Some(lease.clone()),
         shard: None,
-        checkpoint: Checkpoint::ShardEnd,
+        start: LeaseStart::new(Checkpoint::ShardEnd),
     }));
     targets.retain(|target| !target.is_reached());
     targets
@@ -142,10 +154,10 @@ pub(super) fn of_application(
 impl Target {
     /// Whether the lease already is as it should be. A lease with a start time gets the new one in any case.
     fn is_reached(&self) -> bool {
-        let has_no_time = matches!(self.checkpoint, Checkpoint::TrimHorizon | Checkpoint::ShardEnd);
+        let checkpoint = &self.start.checkpoint;
+        let has_no_time = matches!(checkpoint, Checkpoint::TrimHorizon | Checkpoint::ShardEnd);
         let former = self.former.as_ref();
-        has_no_time
-            && former.is_some_and(|it| it.checkpoint == self.checkpoint && it.pending.is_none())
+        has_no_time && former.is_some_and(|it| it.checkpoint == *checkpoint && it.pending.is_none())
     }
 }
 
@@ -163,42 +175,13 @@ pub(super) fn keeping_facts(mut new: Lease, former: &Lease) -> Lease {
     new
 }
 
-fn facts(shard: &Shard, children: &BTreeMap<&str, Vec<&str>>) -> Facts {
-    let own = children.get(shard.id.as_str()).into_iter().flatten();
+fn facts(shard: &Shard, lineage: &Lineage<'_>) -> Facts {
     Facts {
         id: shard.id.clone(),
         parents: shard.parents.clone(),
-        children: own.map(|child| (*child).to_owned()).collect(),
+        children: lineage.children(&shard.id).iter().map(|child| (*child).to_owned()).collect(),
         hash_key_range: shard.hash_key_range,
     }
-}
-
-/// The children of each shard.
-fn children(listed: &[Shard]) -> BTreeMap<&str, Vec<&str>> {
-    let mut children: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for shard in listed {
-        for parent in &shard.parents {
-            children.entry(parent).or_default().push(&shard.id);
-        }
-    }
-    children
-}
-
-/// All descendants of these shards.
-fn descendants<'a>(
-    of: &BTreeSet<String>,
-    children: &BTreeMap<&str, Vec<&'a str>>,
-) -> BTreeSet<&'a str> {
-    let mut found = BTreeSet::new();
-    let mut path: Vec<&str> = of.iter().map(String::as_str).collect();
-    while let Some(id) = path.pop() {
-        for child in children.get(id).into_iter().flatten() {
-            if found.insert(*child) {
-                path.push(child);
-            }
-        }
-    }
-    found
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub use self::raw_records::RawRecord;
 pub use self::raw_records::RawRecords;
 pub(crate) use self::stream_check::StreamCheck;
 use crate::checkpoint::Checkpoint;
-use crate::config::InitialPosition;
+use crate::config::{InitialPosition, StreamPosition};
 use crate::error::WorkerError;
 use crate::lease::{ChildShard, StreamIdentity};
 use crate::sequence::SequenceNumber;
@@ -132,14 +132,15 @@ impl Position {
     pub(crate) fn start(
         checkpoint: &Checkpoint,
         resume_from: Option<SystemTime>,
-        initial: InitialPosition,
+        initial: &InitialPosition,
     ) -> Option<Self> {
         Some(match checkpoint {
+            Checkpoint::Before(number) => Self::At(number.clone()),
             Checkpoint::At(position) => Self::At(position.sequence_number.clone()),
             Checkpoint::TrimHorizon => Self::TrimHorizon,
             Checkpoint::Latest => resume_from.map_or(Self::Latest, Self::Time),
-            Checkpoint::AtTimestamp => match (resume_from, initial) {
-                (Some(time), _) | (None, InitialPosition::AtTimestamp(time)) => Self::Time(time),
+            Checkpoint::AtTimestamp => match (resume_from, initial.of_others()) {
+                (Some(time), _) | (None, StreamPosition::AtTimestamp(time)) => Self::Time(time),
                 // The settings have changed since the lease was created. No record may be skipped.
                 _ => Self::TrimHorizon,
             },
@@ -207,7 +208,8 @@ mod tests {
         let late = UNIX_EPOCH + Duration::from_secs(2);
         use InitialPosition::{AtTimestamp, Latest, TrimHorizon};
         for (checkpoint, resume_from, initial, expected) in [
-            (&at, Some(early), Latest, Some(Position::At(number))),
+            (&at, Some(early), Latest, Some(Position::At(number.clone()))),
+            (&Checkpoint::Before(number.clone()), None, Latest, Some(Position::At(number))),
             (&Checkpoint::TrimHorizon, None, Latest, Some(Position::TrimHorizon)),
             (&Checkpoint::Latest, None, TrimHorizon, Some(Position::Latest)),
             (&Checkpoint::Latest, Some(early), Latest, Some(Position::Time(early))),
@@ -217,7 +219,7 @@ mod tests {
             (&Checkpoint::AtTimestamp, None, Latest, Some(Position::TrimHorizon)),
             (&Checkpoint::ShardEnd, None, TrimHorizon, None),
         ] {
-            let start = Position::start(checkpoint, resume_from, initial);
+            let start = Position::start(checkpoint, resume_from, &initial);
             assert_eq!(start, expected, "{checkpoint} {resume_from:?} {initial:?}");
         }
     }

@@ -200,8 +200,7 @@ impl Polling {
             *time = answered.max(*time);
         }
         let is_last = answer.is_last();
-        let first = answer.records.first_sequence_number();
-        self.watch.check_gap(first.as_ref(), is_last, date.date()).await?;
+        self.watch.check_gap(&answer.records, is_last, date.date()).await?;
         // After a gap that stops the shard, nothing counts as read, so that a restart finds the gap again.
         if is_last
             && !self.watch.stands_still()

@@ -4,12 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_smithy_types::DateTime;
-
 use super::failure::{Failure, FailureKind};
 use super::stream_check::{StreamCheck, Unconfirmed};
-use super::trimmed::{Seen, TrimCheck, Trimmed};
-use super::{Position, Start};
+use super::trimmed::{Gap, Seen, TrimCheck, Trimmed};
+use super::{Position, RawRecords, Start};
 use crate::clock::Clock;
 use crate::config::{OnRecreatedStream, OnTrimmedGap};
 use crate::error::WorkerError;
@@ -246,14 +244,15 @@ impl ShardWatch {
     /// the tip or the shard's end. `answered`: its time by the service's clock.
     pub(super) async fn check_gap(
         &mut self,
-        first: Option<&SequenceNumber>,
+        records: &RawRecords,
         is_last: bool,
         answered: Option<SystemTime>,
     ) -> Result<(), Failure> {
         let Some(check) = &self.trim_check else {
             return Ok(());
         };
-        match check.see(first, is_last) {
+        let first = records.first_sequence_number();
+        match check.see(first.as_ref(), is_last) {
             Seen::NotYet => return Ok(()),
             Seen::Sound => {}
             Seen::Gone => {
@@ -270,7 +269,10 @@ impl ShardWatch {
                         "the record of the checkpoint was deleted by retention; whether unread records were deleted, too, \
                          is unknown"
                     ),
-                    Trimmed::Unread => self.report_gap(&check.clone(), first),
+                    Trimmed::Unread(until) => {
+                        let oldest = first.map(|number| (number, records.arrival(0)));
+                        self.report_gap(&check.gap(until, oldest));
+                    }
                 }
             }
         }
@@ -278,18 +280,8 @@ impl ShardWatch {
         Ok(())
     }
 
-    fn report_gap(&mut self, check: &TrimCheck, next: Option<&SequenceNumber>) {
+    fn report_gap(&mut self, gap: &Gap) {
         let shard_id = self.status.shard_id();
-        let since = match check.read_to {
-            Some(time) if time > SystemTime::UNIX_EPOCH => {
-                format!(", those that arrived after {}", DateTime::from(time))
-            }
-            _ => String::new(),
-        };
-        let goes_on = match next {
-            Some(next) => format!("the oldest record there is has number {next}"),
-            None => "there is no record now".to_owned(),
-        };
         let stops = match self.on_trimmed_gap {
             OnTrimmedGap::StopShard => {
                 "; the shard stands still: to go on after the gap, set on_trimmed_gap to continue and \
@@ -297,10 +289,7 @@ impl ShardWatch {
             }
             OnTrimmedGap::Continue => "",
         };
-        let gap = format!(
-            "retention deleted the records after number {}{since}, before they were read; {goes_on}{stops}",
-            check.position
-        );
+        let gap = format!("{gap}{stops}");
         tracing::error!(shard_id, gap, "records were lost to retention");
         self.status.measure(Metric::TrimmedGaps, 1.0);
         let problems = self.status.problems();

@@ -15,7 +15,10 @@
 //! * If a reader was behind the tip at its last read, and that read is longer ago than records are kept, records
 //!   were deleted unread.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
+
+use aws_smithy_types::DateTime;
 
 use crate::sequence::SequenceNumber;
 
@@ -48,8 +51,48 @@ pub(super) enum Trimmed {
     Nothing,
     /// The record of the checkpoint. Whether unread records were deleted, too, is unknown.
     CannotBeTold,
-    /// Records that no worker of this library has read.
-    Unread,
+    /// Records that no worker of this library has read, up to this time of arrival.
+    Unread(SystemTime),
+}
+
+/// The records that retention deleted before they were read. Their number is unknown: sequence numbers have gaps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Gap {
+    /// The last record before them.
+    pub(super) after: SequenceNumber,
+    /// The time up to which all records were read. `None`: unknown.
+    pub(super) from: Option<SystemTime>,
+    /// The time before which retention deletes records.
+    pub(super) until: SystemTime,
+    /// The oldest record that is left, and its arrival.
+    pub(super) oldest: Option<(SequenceNumber, Option<SystemTime>)>,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { after, from, until, oldest } = self;
+        write!(f, "retention deleted the records after number {after} before they were read, ")?;
+        match from {
+            Some(from) => {
+                let span = until.duration_since(*from).unwrap_or_default();
+                let (from, until) = (DateTime::from(*from), DateTime::from(*until));
+                let seconds = span.as_secs();
+                write!(f, "those that arrived from {from} to {until} ({seconds} s)")?;
+            }
+            None => write!(f, "those that arrived up to {}", DateTime::from(*until))?,
+        }
+        match oldest {
+            Some((number, Some(arrival))) => write!(
+                f,
+                "; the oldest record that is left has number {number} and arrived at {}",
+                DateTime::from(*arrival)
+            ),
+            Some((number, None)) => {
+                write!(f, "; the oldest record that is left has number {number}")
+            }
+            None => f.write_str("; no record is left"),
+        }
+    }
 }
 
 impl TrimCheck {
@@ -75,12 +118,23 @@ impl TrimCheck {
         }
     }
 
+    /// The gap between the last record read and `oldest`, the oldest record that is left.
+    pub(super) fn gap(
+        &self,
+        until: SystemTime,
+        oldest: Option<(SequenceNumber, Option<SystemTime>)>,
+    ) -> Gap {
+        // A new lease notes the epoch.
+        let from = self.read_to.filter(|time| *time > SystemTime::UNIX_EPOCH);
+        Gap { after: self.position.clone(), from, until, oldest }
+    }
+
     /// Decides what was deleted. `now`: the service's time. `retention`: the time for which records are kept.
     pub(super) fn judge(&self, now: SystemTime, retention: Duration) -> Trimmed {
         let horizon = now.checked_sub(retention).unwrap_or(SystemTime::UNIX_EPOCH);
         match self.read_to {
             Some(read_to) if read_to >= horizon => Trimmed::Nothing,
-            Some(_) => Trimmed::Unread,
+            Some(_) => Trimmed::Unread(horizon),
             None => Trimmed::CannotBeTold,
         }
     }
@@ -114,13 +168,32 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_is_told_with_its_numbers_and_times() {
+        let at = |hour| SystemTime::UNIX_EPOCH + hour * HOUR;
+        let check = TrimCheck::at_checkpoint(number(5), Some(at(1)));
+        let gap = check.gap(at(3), Some((number(9), Some(at(4)))));
+        assert_eq!(
+            gap.to_string(),
+            "retention deleted the records after number 5 before they were read, those that arrived from \
+             1970-01-01T01:00:00Z to 1970-01-01T03:00:00Z (7200 s); the oldest record that is left has \
+             number 9 and arrived at 1970-01-01T04:00:00Z"
+        );
+        let check = TrimCheck::at_checkpoint(number(5), Some(SystemTime::UNIX_EPOCH));
+        assert_eq!(
+            check.gap(at(3), None).to_string(),
+            "retention deleted the records after number 5 before they were read, those that arrived up to \
+             1970-01-01T03:00:00Z; no record is left"
+        );
+    }
+
+    #[test]
     fn only_a_time_before_the_retention_is_a_gap() {
         let now = SystemTime::UNIX_EPOCH + 1000 * HOUR;
         for (read_to, trimmed) in [
             (Some(now - HOUR), Trimmed::Nothing),
             (Some(now - 24 * HOUR), Trimmed::Nothing),
-            (Some(now - 25 * HOUR), Trimmed::Unread),
-            (Some(SystemTime::UNIX_EPOCH), Trimmed::Unread),
+            (Some(now - 25 * HOUR), Trimmed::Unread(now - 24 * HOUR)),
+            (Some(SystemTime::UNIX_EPOCH), Trimmed::Unread(now - 24 * HOUR)),
             (None, Trimmed::CannotBeTold),
         ] {
             let check = TrimCheck::at_checkpoint(number(5), read_to);

@@ -204,6 +204,7 @@ impl Running {
             stream: "stream".into(),
             budget: Arc::clone(&budget),
             config: Arc::new(config),
+            service_clock: ServiceClock::new(Arc::clone(&clock)),
             clock,
             retrieval: Arc::new(pages),
             factory: Arc::new(move |_: &ShardContext| Handle(Arc::clone(&processor))),

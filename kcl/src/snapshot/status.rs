@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use kinesis_common::sync::Mutex;
 
@@ -21,6 +21,8 @@ use crate::shard_state::ShardState;
 pub(crate) struct ShardStatus {
     shard_id: String,
     state: Mutex<ShardState>,
+    /// The start time in the future for which the shard waits.
+    starts_at: Mutex<Option<SystemTime>>,
     records: AtomicU64,
     /// True after its processor has returned from its last call and was dropped.
     has_stopped: AtomicBool,
@@ -47,6 +49,7 @@ impl ShardStatus {
         Self {
             shard_id: shard_id.to_owned(),
             state: Mutex::new(ShardState::WaitingOnParents),
+            starts_at: Mutex::new(None),
             records: AtomicU64::new(0),
             has_stopped: AtomicBool::new(false),
             control: ShardControl::default(),
@@ -86,6 +89,16 @@ impl ShardStatus {
 
     pub(crate) fn enter(&self, state: ShardState) {
         *self.state.lock() = state;
+    }
+
+    /// Notes the start time for which the shard waits. Returns the former one.
+    pub(crate) fn waits_until(&self, time: Option<SystemTime>) -> Option<SystemTime> {
+        std::mem::replace(&mut *self.starts_at.lock(), time)
+    }
+
+    /// The start time for which the shard waits.
+    pub(crate) fn starts_at(&self) -> Option<SystemTime> {
+        *self.starts_at.lock()
     }
 
     pub(crate) fn meter(&self) -> &Meter {

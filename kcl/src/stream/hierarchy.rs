@@ -7,25 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kinesis_aggregation::HashKeyRange;
 
+use super::lease_start::LeaseStart;
 use super::list::Shard;
 use crate::checkpoint::Checkpoint;
-use crate::config::InitialPosition;
+use crate::config::StreamPosition;
 use crate::lease::Lease;
 
 /// A lease to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NewLease<'a> {
     pub(super) shard: &'a Shard,
-    pub(super) checkpoint: Checkpoint,
-}
-
-/// Returns the checkpoint that stands for a start position.
-pub(crate) fn sentinel(position: InitialPosition) -> Checkpoint {
-    match position {
-        InitialPosition::Latest => Checkpoint::Latest,
-        InitialPosition::TrimHorizon => Checkpoint::TrimHorizon,
-        InitialPosition::AtTimestamp(_) => Checkpoint::AtTimestamp,
-    }
+    pub(super) start: LeaseStart,
 }
 
 /// Returns the leases that are missing, oldest shard first. `shards` are all that the stream lists.
@@ -35,7 +27,7 @@ pub(super) fn missing_leases<'a>(
     shards: &'a [Shard],
     leases: &[Lease],
     unreadable: &[&str],
-    position: InitialPosition,
+    position: StreamPosition,
 ) -> Vec<NewLease<'a>> {
     let shards_by_id: BTreeMap<&str, &Shard> =
         shards.iter().map(|shard| (shard.id.as_str(), shard)).collect();
@@ -50,14 +42,11 @@ pub(super) fn missing_leases<'a>(
             .map(|(_, range)| range)
             .collect(),
         shards: shards_by_id,
-        from_the_start: !matches!(position, InitialPosition::Latest),
+        from_the_start: !matches!(position, StreamPosition::Latest),
         reached: BTreeMap::new(),
         new: BTreeMap::new(),
-        below: match position {
-            InitialPosition::AtTimestamp(_) => Checkpoint::AtTimestamp,
-            _ => Checkpoint::TrimHorizon,
-        },
-        initial: sentinel(position),
+        below: LeaseStart::below(position),
+        initial: LeaseStart::from(position),
     };
     for shard in shards.iter().filter(|shard| shard.open) {
         if !graph.leased.contains(shard.id.as_str()) && !graph.reach(shard) {
@@ -69,7 +58,7 @@ pub(super) fn missing_leases<'a>(
     let mut new: Vec<_> = graph
         .new
         .into_iter()
-        .filter_map(|(id, checkpoint)| Some(NewLease { shard: graph.shards.get(id)?, checkpoint }))
+        .filter_map(|(id, start)| Some(NewLease { shard: graph.shards.get(id)?, start }))
         .collect();
     new.sort_by(|a, b| a.shard.starting_sequence.cmp(&b.shard.starting_sequence));
     new
@@ -84,10 +73,10 @@ struct Graph<'a, 'l> {
     from_the_start: bool,
     /// For each shard visited, whether the lease of an ancestor leads to it.
     reached: BTreeMap<&'a str, bool>,
-    new: BTreeMap<&'a str, Checkpoint>,
+    new: BTreeMap<&'a str, LeaseStart>,
     /// Start of a shard whose ancestor is processed first.
-    below: Checkpoint,
-    initial: Checkpoint,
+    below: LeaseStart,
+    initial: LeaseStart,
 }
 
 impl<'a, 'l> Graph<'a, 'l> {
@@ -143,9 +132,9 @@ impl<'a, 'l> Graph<'a, 'l> {
             if self.leased.contains(id) {
                 continue;
             }
-            let checkpoint = if covered(self, id) { &self.below } else { &self.initial }.clone();
+            let start = if covered(self, id) { &self.below } else { &self.initial }.clone();
             if begins_a_line(self, id) || !covered(self, id) {
-                self.new.insert(id, checkpoint);
+                self.new.insert(id, start);
             }
         }
     }
@@ -177,7 +166,7 @@ impl<'a, 'l> Graph<'a, 'l> {
                 .all(|id| has_lease(id) || !self.shards.contains_key(id.as_str()));
             let was_there = self.leased.contains(id) || outlived.contains(id);
             if after_an_end && parents_have && !was_there {
-                self.new.insert(id, Checkpoint::TrimHorizon);
+                self.new.insert(id, LeaseStart::new(Checkpoint::TrimHorizon));
             }
         }
     }

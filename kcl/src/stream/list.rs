@@ -13,7 +13,7 @@ use kinesis_aggregation::{HashKey, HashKeyRange};
 use kinesis_common::list_shards::list_shards;
 use kinesis_common::stream_name::StreamName;
 
-use crate::config::InitialPosition;
+use crate::config::StreamPosition;
 use crate::current_stream::{Found, find_stream};
 use crate::lease::{CallError, StreamIdentity, classify};
 use crate::sequence::SequenceNumber;
@@ -56,7 +56,7 @@ pub trait ShardLister: Send + Sync + Debug {
     /// Lists all shards of the stream, or those that were open at `position`.
     fn list(
         &self,
-        position: Option<InitialPosition>,
+        position: Option<StreamPosition>,
     ) -> BoxFuture<'_, Result<ShardList, ListShardsError>>;
 
     /// Asks by another kind of call whether the stream exists. In simulations, it always does.
@@ -89,10 +89,10 @@ impl KinesisShardLister {
         Ok(found.filter(|found| !found.is_deleting()))
     }
 
-    async fn pages(&self, position: Option<InitialPosition>) -> Result<ShardList, ListShardsError> {
-        let filter = position.map(filter).transpose()?;
-        let date = AnswerDate::default();
+    async fn pages(&self, position: Option<StreamPosition>) -> Result<ShardList, ListShardsError> {
         let before = self.service_clock.now();
+        let filter = position.map(|position| filter(position, before)).transpose()?;
+        let date = AnswerDate::default();
         let send =
             |request: ListShardsFluentBuilder| request.customize().interceptor(date.clone()).send();
         let listed = list_shards(&self.client, &self.stream, filter, send).await;
@@ -106,7 +106,7 @@ impl KinesisShardLister {
 impl ShardLister for KinesisShardLister {
     fn list(
         &self,
-        position: Option<InitialPosition>,
+        position: Option<StreamPosition>,
     ) -> BoxFuture<'_, Result<ShardList, ListShardsError>> {
         self.pages(position).boxed()
     }
@@ -124,12 +124,17 @@ impl ShardLister for KinesisShardLister {
     }
 }
 
-fn filter(position: InitialPosition) -> Result<ShardFilter, ListShardsError> {
+/// `now`: the service's time.
+fn filter(position: StreamPosition, now: SystemTime) -> Result<ShardFilter, ListShardsError> {
     let builder = ShardFilter::builder();
     let filter = match position {
-        InitialPosition::Latest => builder.r#type(ShardFilterType::AtLatest),
-        InitialPosition::TrimHorizon => builder.r#type(ShardFilterType::AtTrimHorizon),
-        InitialPosition::AtTimestamp(time) => {
+        // The service takes no time in the future. The shards that are open now, or their children, will be open then.
+        StreamPosition::AtTimestamp(time) if time > now => {
+            builder.r#type(ShardFilterType::AtLatest)
+        }
+        StreamPosition::Latest => builder.r#type(ShardFilterType::AtLatest),
+        StreamPosition::TrimHorizon => builder.r#type(ShardFilterType::AtTrimHorizon),
+        StreamPosition::AtTimestamp(time) => {
             builder.r#type(ShardFilterType::AtTimestamp).timestamp(time.into())
         }
     };

@@ -2,14 +2,19 @@
 
 mod cleanup;
 mod hierarchy;
+mod lease_start;
+mod lineage;
 pub(crate) mod list;
+mod named;
 mod starter;
 mod sync;
 
-pub(crate) use hierarchy::sentinel;
+pub(crate) use lease_start::LeaseStart;
+pub(crate) use lineage::Lineage;
 pub(crate) use list::KinesisShardLister;
 pub(crate) use list::ListShardsError;
 #[cfg(test)]
 pub(crate) use list::{ShardList, ShardLister};
+pub(crate) use named::{NamedShardsError, check_named};
 pub(crate) use starter::Starter;
 pub(crate) use sync::{ShardSync, SyncError};

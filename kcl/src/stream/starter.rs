@@ -81,8 +81,11 @@ impl<'a> Starter<'a> {
         let mut stale = None;
         loop {
             let survey = self.sync.survey().await?;
+            if self.began.get().is_none() {
+                survey.report_unlisted(&self.sync.position);
+            }
             self.began.get_or_init(|| survey.listed.server_time);
-            let missing = survey.missing(self.sync.position);
+            let missing = survey.missing(&self.sync.position);
             if missing.len() < fewest {
                 (fewest, since) = (missing.len(), clock.now());
             }

@@ -13,11 +13,14 @@ use kinesis_aggregation::{HashKey, HashKeyRange};
 use kinesis_common::sync::Mutex;
 
 use super::cleanup::{FinishedSince, finished};
-use super::hierarchy::{NewLease, missing_leases, sentinel};
+use super::hierarchy::NewLease;
+use super::lease_start::LeaseStart;
+use super::lineage::Lineage;
 use super::list::{ListShardsError, Shard, ShardList, ShardLister};
+use super::named::{NamedShardsError, check_named, leases_to_create, unlisted};
 use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
-use crate::config::{InitialPosition, OnRecreatedStream};
+use crate::config::{InitialPosition, OnRecreatedStream, StreamPosition};
 use crate::current_stream::CurrentStream;
 use crate::lease::{
     Lease, LeaseStore, LeaseStoreError, LeaseWrite, Outcome, ShardFacts, Snapshot, StoreFuture,
@@ -42,6 +45,9 @@ pub(crate) enum SyncError {
     Store(#[from] LeaseStoreError),
     #[error(transparent)]
     List(#[from] ListShardsError),
+    /// The settings name shards that do not fit the stream, and the application has no leases yet.
+    #[error(transparent)]
+    NamedShards(#[from] NamedShardsError),
     /// A reshard is in progress, or the listing is broken.
     #[error("the listed shards do not cover all hash keys: a reshard may be in progress")]
     Incomplete,
@@ -90,23 +96,36 @@ pub(super) struct Survey {
     /// When the table was read.
     read: Duration,
     pub(super) listed: ShardList,
-    /// True if the table is empty. Then `listed` has only the shards that were open at the start position.
+    /// True if the table is empty, and the settings name no shard. Then `listed` has only the shards that were open at
+    /// the start position.
     is_first: bool,
 }
 
 impl Survey {
     /// The leases to create, oldest shard first.
-    pub(super) fn missing(&self, position: InitialPosition) -> Vec<NewLease<'_>> {
+    pub(super) fn missing(&self, position: &InitialPosition) -> Vec<NewLease<'_>> {
         if self.is_first {
-            let checkpoint = sentinel(position);
+            let start = LeaseStart::from(position.of_others());
             let shards = self.listed.shards.iter();
-            return shards
-                .map(|shard| NewLease { shard, checkpoint: checkpoint.clone() })
-                .collect();
+            return shards.map(|shard| NewLease { shard, start: start.clone() }).collect();
         }
         let corrupt = self.table.corrupt.iter();
         let unreadable: Vec<&str> = corrupt.map(|item| item.key.as_str()).collect();
-        missing_leases(&self.listed.shards, &self.table.leases, &unreadable, position)
+        leases_to_create(&self.listed.shards, &self.table.leases, &unreadable, position)
+    }
+
+    /// Logs which named shards the stream does not list.
+    pub(super) fn report_unlisted(&self, position: &InitialPosition) {
+        if self.is_first {
+            return;
+        }
+        let shard_ids = unlisted(position, &Lineage::new(&self.listed.shards));
+        if !shard_ids.is_empty() {
+            tracing::warn!(
+                ?shard_ids,
+                "initial_position names shards that the stream does not list: their positions have no effect"
+            );
+        }
     }
 
     /// The number of leases that have never had an owner.
@@ -132,7 +151,7 @@ impl ShardSync {
 
     async fn sync(&self) -> Result<SyncReport, SyncError> {
         let survey = self.survey().await?;
-        let missing = survey.missing(self.position);
+        let missing = survey.missing(&self.position);
         let created = self.create_all(&survey, &missing, survey.listed.server_time).await?;
         let deleted = self.tidy(&survey).await?;
         Ok(SyncReport { created, deleted })
@@ -148,12 +167,19 @@ impl ShardSync {
         let mut read = self.clock.now();
         let mut table = self.store.list(true).await?;
         if is_empty(&table) {
-            let first = self.first_shards(self.position).await?;
+            let names_shards = self.position.named().next().is_some();
+            let first = if names_shards {
+                let listed = self.covering(None).await?;
+                check_named(&self.position, &listed.shards)?;
+                listed
+            } else {
+                self.first_shards(self.position.of_others()).await?
+            };
             // Another worker that starts may have filled the table meanwhile, from another listing.
             read = self.clock.now();
             table = self.store.list(true).await?;
             if is_empty(&table) {
-                return Ok(Survey { table, read, listed: first, is_first: true });
+                return Ok(Survey { table, read, listed: first, is_first: !names_shards });
             }
         }
         let listed = self.list(None).await?;
@@ -203,7 +229,7 @@ impl ShardSync {
 
     /// Lists the shards of the stream that the leases are of. The stream is compared after the listing. A
     /// stream is never replaced by an older one, so the listing was of this stream, too.
-    async fn list(&self, position: Option<InitialPosition>) -> Result<ShardList, SyncError> {
+    async fn list(&self, position: Option<StreamPosition>) -> Result<ShardList, SyncError> {
         let listed = self.lister.list(position).await?;
         if !self.stream.is_fresh()
             && let Some(found) = self.lister.identity().await?
@@ -230,17 +256,17 @@ impl ShardSync {
             "the stream was deleted and created again: its leases start over"
         );
         // Every record of the new stream was put after this application had started.
-        let position = match self.position {
-            InitialPosition::AtTimestamp(time) => InitialPosition::AtTimestamp(time),
-            InitialPosition::Latest | InitialPosition::TrimHorizon => InitialPosition::TrimHorizon,
+        let position = match self.position.of_others() {
+            StreamPosition::AtTimestamp(time) => StreamPosition::AtTimestamp(time),
+            StreamPosition::Latest | StreamPosition::TrimHorizon => StreamPosition::TrimHorizon,
         };
         let first = self.first_shards(position).await?;
         let read = self.clock.now();
         let table = self.store.list(true).await?;
         let mut report = SyncReport::default();
         let new_lease = |shard: &Shard| {
-            let checkpoint = sentinel(position);
-            self.new_lease(&NewLease { shard, checkpoint }, first.server_time)
+            let start = LeaseStart::from(position);
+            self.new_lease(&NewLease { shard, start }, first.server_time)
         };
         for shard in &first.shards {
             if !table.leases.iter().any(|lease| lease.key == shard.id) {
@@ -297,7 +323,7 @@ impl ShardSync {
     /// list.
     pub(crate) async fn shards_at(
         &self,
-        position: InitialPosition,
+        position: StreamPosition,
     ) -> Result<(BTreeSet<String>, ShardList), SyncError> {
         let first = self.first_shards(position).await?;
         let listed = self.list(None).await?;
@@ -306,13 +332,20 @@ impl ShardSync {
     }
 
     /// Lists the shards that were open at the position, oldest first.
-    async fn first_shards(&self, position: InitialPosition) -> Result<ShardList, SyncError> {
-        let mut listed = self.list(Some(position)).await?;
-        let ranges = listed.shards.iter().map(|shard| shard.hash_key_range);
-        if !covers_all_hash_keys(ranges) {
+    async fn first_shards(&self, position: StreamPosition) -> Result<ShardList, SyncError> {
+        let mut listed = self.covering(Some(position)).await?;
+        listed.shards.sort_by(|a, b| a.starting_sequence.cmp(&b.starting_sequence));
+        Ok(listed)
+    }
+
+    /// Lists shards as [`list`](Self::list) does. Those that were open at the position, or else those that are open now,
+    /// must cover all hash keys.
+    async fn covering(&self, position: Option<StreamPosition>) -> Result<ShardList, SyncError> {
+        let listed = self.list(position).await?;
+        let counted = listed.shards.iter().filter(|shard| position.is_some() || shard.open);
+        if !covers_all_hash_keys(counted.map(|shard| shard.hash_key_range)) {
             return Err(SyncError::Incomplete);
         }
-        listed.shards.sort_by(|a, b| a.starting_sequence.cmp(&b.starting_sequence));
         Ok(listed)
     }
 
@@ -370,26 +403,19 @@ impl ShardSync {
     }
 
     fn new_lease(&self, new: &NewLease<'_>, now: SystemTime) -> Lease {
-        let checkpoint = new.checkpoint.clone();
-        let mut lease = self.lease_at(&new.shard.id, checkpoint, self.position, now);
+        let mut lease = self.lease_at(&new.shard.id, new.start.clone(), now);
         lease.parents = new.shard.parents.clone();
         lease.hash_key_range = Some(new.shard.hash_key_range);
         lease
     }
 
-    /// A lease with the start time that the checkpoint needs: that of `position`, or `now` at `LATEST`.
-    pub(crate) fn lease_at(
-        &self,
-        shard_id: &str,
-        checkpoint: Checkpoint,
-        position: InitialPosition,
-        now: SystemTime,
-    ) -> Lease {
+    /// A lease at this start. `now`: the time from which on a lease at `LATEST` reads.
+    pub(crate) fn lease_at(&self, shard_id: &str, start: LeaseStart, now: SystemTime) -> Lease {
+        let LeaseStart { checkpoint, time } = start;
         let mut lease = self.lease(shard_id, checkpoint);
-        lease.resume_from = match (&lease.checkpoint, position) {
-            (Checkpoint::Latest, _) => Some(now),
-            (Checkpoint::AtTimestamp, InitialPosition::AtTimestamp(time)) => Some(time),
-            _ => None,
+        lease.resume_from = match &lease.checkpoint {
+            Checkpoint::Latest => Some(now),
+            _ => time,
         };
         lease
     }

@@ -58,6 +58,7 @@ fn asker(own: Option<ShardState>) -> Asker<'static> {
         problems: &NOTHING,
         own,
         is_paused: false,
+        starts_at: None,
     }
 }
 
@@ -105,6 +106,16 @@ fn what_fails_in_a_shard_of_this_worker_is_the_reason_by_its_weight() {
             assert_eq!(kind_of(of(state, true)), Some(kind), "{state:?}");
         }
     }
+}
+
+#[test]
+fn a_shard_that_starts_in_the_future_waits_and_does_not_fail() {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let asker = Asker { starts_at: Some(time), ..asker(Some(ShardState::WaitingForStart)) };
+    let why = why_not_running(SHARD, &asker, None);
+    assert_eq!(why, Some(WhyNotRunning::WaitsForStart { time }));
+    let text = why.unwrap().to_string();
+    assert!(text.contains("waits until 2027-01-15T08:00:00Z"), "{text}");
 }
 
 #[test]

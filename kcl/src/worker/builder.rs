@@ -393,6 +393,7 @@ impl SchedulerBuilder {
             budget: ByteBudget::new(config.max_buffered_bytes),
             config,
             clock,
+            service_clock: coordinator.service_clock(),
             factory,
             executor: Arc::new(Handle::current()),
         };

@@ -118,12 +118,11 @@ impl View {
     }
 
     pub(super) fn why_not_running(&self, shard_id: &str) -> Option<WhyNotRunning> {
-        let (own, is_paused, leases) = {
+        let (own, leases) = {
             let shards = self.shards.lock();
             let mut latest_first = shards.values().rev();
             let own = latest_first.find(|status| status.shard_id() == shard_id);
-            let is_paused = own.is_some_and(|status| status.is_paused());
-            (own.map(|status| status.state()), is_paused, shards.len())
+            (own.map(Arc::clone), shards.len())
         };
         let config = &self.config;
         let asker = Asker {
@@ -133,8 +132,9 @@ impl View {
             at_limit: leases >= config.max_leases,
             stops_at_gaps: config.on_trimmed_gap == OnTrimmedGap::StopShard,
             problems: &self.totals.problems,
-            own,
-            is_paused,
+            own: own.as_ref().map(|status| status.state()),
+            is_paused: own.as_ref().is_some_and(|status| status.is_paused()),
+            starts_at: own.and_then(|status| status.starts_at()),
         };
         why_not_running(shard_id, &asker, self.lease_table().as_ref())
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kcl::{
     BuildError, Checkpoint, ExtendedSequenceNumber, InitialPosition, LeaseAdmin, LeaseAdminError,
-    ResetTo, StartError,
+    ResetTo, ShardPosition, StartError,
 };
 use kinesis_testkit::{Fault, Service};
 
@@ -116,7 +116,7 @@ async fn one_shard_goes_on_after_the_record_that_is_given() {
     assert_eq!(reset(&paused, to).await.unwrap(), 1);
     assert_processed_again(&paused, config("w"), 20..50).await;
 
-    let to = ResetTo::Shard { shard_id, position: InitialPosition::TrimHorizon };
+    let to = ResetTo::Shard { shard_id, position: ShardPosition::TrimHorizon };
     assert_eq!(reset(&paused, to).await.unwrap(), 1);
     assert_processed_again(&paused, config("w"), 0..50).await;
 }

@@ -25,6 +25,7 @@ mod max_leases;
 mod outage;
 mod paused;
 mod planned_stop;
+mod positions;
 mod probe;
 mod progress;
 mod reads;

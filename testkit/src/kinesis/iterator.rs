@@ -116,10 +116,13 @@ impl StartingPosition<'_> {
             "AT_TIMESTAMP" => {
                 let time = required("timestamp", self.timestamp)?;
                 if time > now {
-                    return Err(ApiError::invalid_argument(
+                    return Err(ApiError::invalid_argument(format!(
                         "The timestampInMillis parameter cannot be greater than the \
-                         currentTimestampInMillis.",
-                    ));
+                         currentTimestampInMillis. timestampInMillis: {}, \
+                         currentTimestampInMillis: {}",
+                        time.millis(),
+                        now.millis()
+                    )));
                 }
                 Ok(shard.position_at(time))
             }

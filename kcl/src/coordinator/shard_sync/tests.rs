@@ -8,7 +8,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::*;
-use crate::config::InitialPosition;
+use crate::config::StreamPosition;
 use crate::coordinator::context::PreparedWorker;
 use crate::coordinator::memory_worker::memory_worker;
 use crate::current_stream::CurrentStream;
@@ -36,10 +36,7 @@ struct Creating {
 }
 
 impl ShardLister for Creating {
-    fn list(
-        &self,
-        _: Option<InitialPosition>,
-    ) -> BoxFuture<'_, Result<ShardList, ListShardsError>> {
+    fn list(&self, _: Option<StreamPosition>) -> BoxFuture<'_, Result<ShardList, ListShardsError>> {
         async {
             self.listed.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(SECOND / 100).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{DYNAMODB, KINESIS};
 use crate::error::StartError;
 use crate::lease::{CallError, CallErrorKind, LeaseStoreError, TableError};
-use crate::stream::{ListShardsError, SyncError};
+use crate::stream::{ListShardsError, NamedShardsError, SyncError};
 
 /// Why a step of the start failed.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +151,13 @@ pub(super) fn sync_failed(stream: &str, table: &str, error: SyncError) -> Failur
         }
         SyncError::StreamRecreated { stream } => {
             Failure::Final(StartError::StreamRecreated { stream, table: table.to_owned() })
+        }
+        SyncError::NamedShards(NamedShardsError::Unknown { shard_ids }) => {
+            let stream = stream.to_owned();
+            Failure::Final(StartError::UnknownShards { stream, shard_ids })
+        }
+        SyncError::NamedShards(NamedShardsError::NotInShard { shard_id, position, first }) => {
+            Failure::Final(StartError::PositionNotInShard { shard_id, position, first })
         }
         error @ (SyncError::List(ListShardsError::Malformed { .. } | ListShardsError::NoStream)
         | SyncError::StillOpen { .. }

@@ -110,7 +110,7 @@ pub(super) async fn prepare(
     let sync = ShardSync {
         lister: Arc::new(KinesisShardLister::new(kinesis, stream.clone(), service_clock.clone())),
         store: Arc::clone(&store),
-        position: config.initial_position,
+        position: config.initial_position.clone(),
         stream: Arc::new(CurrentStream::new(
             identity.clone(),
             config.on_recreated_stream,

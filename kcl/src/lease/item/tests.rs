@@ -122,6 +122,24 @@ fn every_attribute_survives_a_round_trip() {
     assert_eq!(decode(encode(&lease)), Ok(TableItem::Lease(Box::new(lease))));
 }
 
+/// The Java library reads an item of this form, and drops no user record of the Kinesis record: it keeps those whose
+/// sub-sequence number is above -1.
+#[test]
+fn a_lease_before_a_record_holds_its_number_and_minus_one() {
+    let lease = Lease::new("shardId-0", Checkpoint::Before("42".parse().unwrap()));
+    let item = encode(&lease);
+    assert_eq!(item["checkpoint"], text("42"));
+    assert_eq!(item["checkpointSubSequenceNumber"], AttributeValue::N("-1".into()));
+    assert_eq!(decode(item), Ok(TableItem::Lease(Box::new(lease))));
+}
+
+#[test]
+fn a_lease_after_all_of_a_record_holds_the_largest_number_that_java_reads() {
+    let item = encode(&Lease::new("shardId-0", Checkpoint::after_all_of("42".parse().unwrap())));
+    let sub = item["checkpointSubSequenceNumber"].as_n().unwrap();
+    assert_eq!(sub.parse::<i64>(), Ok(i64::MAX), "a Long in Java");
+}
+
 #[test]
 fn an_unassigned_lease_has_no_owner_attribute_and_no_empty_sets() {
     let item = encode(&Lease::new("shardId-0", Checkpoint::TrimHorizon));

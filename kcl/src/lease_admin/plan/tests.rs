@@ -3,6 +3,7 @@ use std::time::SystemTime;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::{ShardPosition, ShardPositions};
 
 /// `(id, parents, open)`, in the order of their first records.
 fn listed(rows: &[(u32, &[u32], bool)]) -> Vec<Shard> {
@@ -38,7 +39,7 @@ fn of(targets: &[Target]) -> Vec<(String, bool, Checkpoint)> {
         let listed = target.shard.as_ref().map(|shard| shard.id.clone());
         let former = target.former.as_ref().map(|lease| lease.key.clone());
         let id = listed.or(former).unwrap();
-        (id, target.former.is_some(), target.checkpoint.clone())
+        (id, target.former.is_some(), target.start.checkpoint.clone())
     };
     targets.iter().map(text).collect()
 }
@@ -58,7 +59,7 @@ fn tree() -> (Vec<Shard>, Vec<Lease>) {
 #[test]
 fn at_the_trim_horizon_all_shards_begin_again() {
     let (shards, leases) = tree();
-    let plan = of_application(&leases, &shards, &ids(&[0]), InitialPosition::TrimHorizon);
+    let plan = of_application(&leases, &shards, &ids(&[0]), &InitialPosition::TrimHorizon);
     let expected = [
         (name(0), true, Checkpoint::TrimHorizon),
         (name(1), true, Checkpoint::TrimHorizon),
@@ -73,7 +74,7 @@ fn at_the_trim_horizon_all_shards_begin_again() {
 #[test]
 fn at_latest_closed_shards_are_finished() {
     let (shards, leases) = tree();
-    let plan = of_application(&leases, &shards, &ids(&[3]), InitialPosition::Latest);
+    let plan = of_application(&leases, &shards, &ids(&[3]), &InitialPosition::Latest);
     let expected = [
         (name(2), true, Checkpoint::ShardEnd),
         (name(3), false, Checkpoint::Latest),
@@ -87,7 +88,7 @@ fn at_a_time_descendants_start_there_too() {
     let (shards, mut leases) = tree();
     leases.push(lease(3, at(50)));
     let position = InitialPosition::AtTimestamp(SystemTime::UNIX_EPOCH);
-    let plan = of_application(&leases, &shards, &ids(&[1, 2]), position);
+    let plan = of_application(&leases, &shards, &ids(&[1, 2]), &position);
     let expected = [
         (name(1), true, Checkpoint::AtTimestamp),
         (name(2), true, Checkpoint::AtTimestamp),
@@ -97,12 +98,54 @@ fn at_a_time_descendants_start_there_too() {
     assert_eq!(of(&plan), expected);
 }
 
+/// Shard 1 is closed. Shard 3 waits for it and for shard 2, which has no record at the tip.
+#[test]
+fn named_shards_start_at_their_positions_and_their_descendants_follow() {
+    let (shards, mut leases) = tree();
+    let after = |number: &str| ShardPosition::AfterSequenceNumber(number.parse().unwrap());
+    let named = |named: &[(u32, &str)]| {
+        let named = named.iter().map(|(id, number)| (name(*id), after(number)));
+        InitialPosition::PerShard(ShardPositions { shards: named.collect(), ..Default::default() })
+    };
+    let all_of = |number: &str| Checkpoint::after_all_of(number.parse().unwrap());
+    let plan = of_application(&leases, &shards, &ids(&[3]), &named(&[(1, "25")]));
+    let expected = [
+        (name(1), true, all_of("25")),
+        (name(2), true, Checkpoint::ShardEnd),
+        (name(9), true, Checkpoint::ShardEnd),
+    ];
+    assert_eq!(of(&plan), expected, "3 gets its lease when 1 ends");
+    leases.retain(|lease| lease.key != name(2));
+    leases.push(lease(3, at(50)));
+    let plan = of_application(&leases, &shards, &ids(&[3]), &named(&[(1, "25")]));
+    let expected = [
+        (name(1), true, all_of("25")),
+        (name(2), false, Checkpoint::ShardEnd),
+        (name(3), true, Checkpoint::TrimHorizon),
+        (name(9), true, Checkpoint::ShardEnd),
+    ];
+    assert_eq!(of(&plan), expected, "2 would be read from its beginning without a lease");
+    let plan = of_application(&leases, &shards, &ids(&[3]), &named(&[(0, "15"), (3, "55")]));
+    let expected = [
+        (name(0), true, all_of("15")),
+        (name(1), true, Checkpoint::TrimHorizon),
+        (name(2), false, Checkpoint::TrimHorizon),
+        (name(3), true, all_of("55")),
+        (name(9), true, Checkpoint::ShardEnd),
+    ];
+    assert_eq!(of(&plan), expected, "3 waits for those in between");
+}
+
 #[test]
 fn one_shard_is_reset_unless_it_is_finished_or_unknown() {
     let (shards, leases) = tree();
-    let plan = of_shard(&leases, &shards, &name(2), at(31)).unwrap();
-    assert_eq!(of(&plan), [(name(2), true, at(31))]);
-    let refused = |id, checkpoint| of_shard(&leases, &shards, &name(id), checkpoint).unwrap_err();
+    let plan = |id, checkpoint: Checkpoint| {
+        of_shard(&leases, &shards, &name(id), |_| LeaseStart::new(checkpoint.clone()))
+    };
+    assert_eq!(of(&plan(2, at(31)).unwrap()), [(name(2), true, at(31))]);
+    let refused = |id, checkpoint| plan(id, checkpoint).unwrap_err();
+    let early = Checkpoint::Before("29".parse().unwrap());
+    assert!(matches!(refused(2, early), LeaseAdminError::NotInShard { .. }));
     assert!(matches!(refused(2, at(29)), LeaseAdminError::NotInShard { .. }));
     let ended = refused(1, Checkpoint::TrimHorizon);
     assert!(matches!(ended, LeaseAdminError::ShardEnded { .. }));
@@ -188,7 +231,7 @@ proptest! {
     fn at_the_trim_horizon_nothing_is_left_out((shards, leases) in trees()) {
         let roots = shards.iter().filter(|shard| shard.parents.is_empty());
         let first: BTreeSet<String> = roots.map(|shard| shard.id.clone()).collect();
-        let plan = of_application(&leases, &shards, &first, InitialPosition::TrimHorizon);
+        let plan = of_application(&leases, &shards, &first, &InitialPosition::TrimHorizon);
         let mut after: BTreeMap<String, Checkpoint> =
             leases.into_iter().map(|lease| (lease.key.clone(), lease.checkpoint)).collect();
         after.extend(of(&plan).into_iter().map(|(id, _, checkpoint)| (id, checkpoint)));
@@ -207,7 +250,7 @@ proptest! {
     fn at_the_tip_only_open_shards_are_left((shards, leases) in trees()) {
         let open = shards.iter().filter(|shard| shard.open);
         let first: BTreeSet<String> = open.map(|shard| shard.id.clone()).collect();
-        let plan = of_application(&leases, &shards, &first, InitialPosition::Latest);
+        let plan = of_application(&leases, &shards, &first, &InitialPosition::Latest);
         let mut after: BTreeMap<String, Checkpoint> =
             leases.into_iter().map(|lease| (lease.key.clone(), lease.checkpoint)).collect();
         after.extend(of(&plan).into_iter().map(|(id, _, checkpoint)| (id, checkpoint)));

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const AT_TIMESTAMP: InitialPosition = InitialPosition::AtTimestamp(SystemTime::UNIX_EPOCH);
+const AT_TIMESTAMP: StreamPosition = StreamPosition::AtTimestamp(SystemTime::UNIX_EPOCH);
 
 /// `(id, parents, open)`, in starting-sequence order.
 fn graph(rows: &[(u32, &[u32], bool)]) -> Vec<Shard> {
@@ -79,12 +79,12 @@ fn leases(ids: &[u32]) -> Vec<Lease> {
     ids.iter().map(|id| Lease::new(name(*id), Checkpoint::TrimHorizon)).collect()
 }
 
-fn created(shards: &[Shard], existing: &[u32], position: InitialPosition) -> Vec<String> {
+fn created(shards: &[Shard], existing: &[u32], position: StreamPosition) -> Vec<String> {
     let new = missing_leases(shards, &leases(existing), &[], position);
     new.iter().map(|lease| lease.shard.id.clone()).collect()
 }
 
-fn expect(shards: &[Shard], position: InitialPosition, cases: &[(&[u32], &[u32])]) {
+fn expect(shards: &[Shard], position: StreamPosition, cases: &[(&[u32], &[u32])]) {
     for (existing, expected) in cases {
         let mut created = created(shards, existing, position);
         created.sort();
@@ -96,7 +96,7 @@ fn expect(shards: &[Shard], position: InitialPosition, cases: &[(&[u32], &[u32])
 
 #[test]
 fn latest_follows_the_truth_table() {
-    let latest = InitialPosition::Latest;
+    let latest = StreamPosition::Latest;
     expect(
         &graph_a(),
         latest,
@@ -123,7 +123,7 @@ fn latest_follows_the_truth_table() {
 
 #[test]
 fn trim_horizon_and_timestamp_follow_the_truth_table() {
-    for position in [InitialPosition::TrimHorizon, AT_TIMESTAMP] {
+    for position in [StreamPosition::TrimHorizon, AT_TIMESTAMP] {
         expect(
             &graph_a(),
             position,
@@ -143,14 +143,14 @@ fn trim_horizon_and_timestamp_follow_the_truth_table() {
 #[test]
 fn checkpoints_of_new_leases_fit_the_position() {
     let shards = graph_a();
-    for lease in missing_leases(&shards, &[], &[], InitialPosition::Latest) {
-        assert_eq!(lease.checkpoint, Checkpoint::Latest);
+    for lease in missing_leases(&shards, &[], &[], StreamPosition::Latest) {
+        assert_eq!(lease.start.checkpoint, Checkpoint::Latest);
     }
     for lease in missing_leases(&shards, &[], &[], AT_TIMESTAMP) {
-        assert_eq!(lease.checkpoint, Checkpoint::AtTimestamp);
+        assert_eq!(lease.start.checkpoint, Checkpoint::AtTimestamp);
     }
-    for lease in missing_leases(&shards, &[], &[], InitialPosition::TrimHorizon) {
-        assert_eq!(lease.checkpoint, Checkpoint::TrimHorizon);
+    for lease in missing_leases(&shards, &[], &[], StreamPosition::TrimHorizon) {
+        assert_eq!(lease.start.checkpoint, Checkpoint::TrimHorizon);
     }
 }
 
@@ -158,12 +158,12 @@ fn checkpoints_of_new_leases_fit_the_position() {
 fn leases_come_in_the_order_of_starting_sequence_numbers() {
     let mut shards = graph_a();
     shards.reverse();
-    assert_eq!(created(&shards, &[], InitialPosition::TrimHorizon), [0, 1, 2, 3, 4, 5].map(name));
+    assert_eq!(created(&shards, &[], StreamPosition::TrimHorizon), [0, 1, 2, 3, 4, 5].map(name));
 }
 
 #[test]
 fn an_empty_stream_needs_nothing() {
-    assert!(missing_leases(&[], &leases(&[1]), &[], InitialPosition::Latest).is_empty());
+    assert!(missing_leases(&[], &leases(&[1]), &[], StreamPosition::Latest).is_empty());
 }
 
 #[test]
@@ -171,10 +171,10 @@ fn children_of_an_ended_shard_are_made_from_the_start_whatever_the_position() {
     let shards = graph(&[(0, &[], false), (1, &[0], true), (2, &[0], true)]);
     let existing =
         [Lease::new(name(0), Checkpoint::ShardEnd), Lease::new(name(2), Checkpoint::TrimHorizon)];
-    let new = missing_leases(&shards, &existing, &[], InitialPosition::Latest);
+    let new = missing_leases(&shards, &existing, &[], StreamPosition::Latest);
     assert_eq!(new.len(), 1);
     assert_eq!(
-        (new[0].shard.id.as_str(), &new[0].checkpoint),
+        (new[0].shard.id.as_str(), &new[0].start.checkpoint),
         ("shardId-1", &Checkpoint::TrimHorizon)
     );
 }
@@ -195,7 +195,7 @@ fn a_finished_shard_whose_lease_went_before_its_parents_is_not_made_again() {
         let mut existing = leases(&left);
         existing.push(Lease::new(name(0), Checkpoint::ShardEnd));
         existing.extend(leases(&[1]));
-        let new = missing_leases(&shards, &existing, &[], InitialPosition::TrimHorizon);
+        let new = missing_leases(&shards, &existing, &[], StreamPosition::TrimHorizon);
         assert!(new.iter().all(|new| new.shard.id != name(2)), "{left:?}: {new:?}");
     }
 }
@@ -205,7 +205,7 @@ fn made(
     shards: &[Shard],
     existing: &[(u32, Checkpoint)],
     unreadable: &[&str],
-    position: InitialPosition,
+    position: StreamPosition,
 ) -> Vec<(String, Checkpoint)> {
     let existing: Vec<Lease> = existing
         .iter()
@@ -216,7 +216,7 @@ fn made(
         .collect();
     missing_leases(shards, &existing, unreadable, position)
         .into_iter()
-        .map(|new| (new.shard.id.clone(), new.checkpoint))
+        .map(|new| (new.shard.id.clone(), new.start.checkpoint))
         .collect()
 }
 
@@ -236,7 +236,7 @@ fn the_child_of_a_merge_waits_until_each_listed_parent_has_a_lease() {
         (6, &[4, 5], true),
     ]);
     let reading = [(2, at("5")), (3, Checkpoint::TrimHorizon), (4, Checkpoint::ShardEnd)];
-    for position in [InitialPosition::Latest, InitialPosition::TrimHorizon, AT_TIMESTAMP] {
+    for position in [StreamPosition::Latest, StreamPosition::TrimHorizon, AT_TIMESTAMP] {
         assert_eq!(made(&shards, &reading, &[], position), []);
         let mut both = reading.to_vec();
         both.push((5, Checkpoint::TrimHorizon));
@@ -252,7 +252,7 @@ fn latest_leaves_the_children_of_a_leased_shard_that_left_the_stream_to_its_end(
     let shards = graph(&[(1, &[0], true), (2, &[0], true)]);
     let made = |checkpoint, unreadable: &[&str]| {
         let existing: Vec<_> = Option::into_iter(checkpoint).map(|at| (0, at)).collect();
-        made(&shards, &existing, unreadable, InitialPosition::Latest)
+        made(&shards, &existing, unreadable, StreamPosition::Latest)
     };
     assert_eq!(made(Some(at("7")), &[]), []);
     let both = [1, 2].map(|id| (name(id), Checkpoint::TrimHorizon));
@@ -264,7 +264,7 @@ fn latest_leaves_the_children_of_a_leased_shard_that_left_the_stream_to_its_end(
 fn latest_skips_nothing_below_a_leased_shard_whose_children_left_the_stream_too() {
     // 0 -> 1 -> 2 -> 3; 0 is leased, and 1 left the stream with it.
     let shards = graph(&[(2, &[1], false), (3, &[2], true)]);
-    let latest = InitialPosition::Latest;
+    let latest = StreamPosition::Latest;
     let from_two = [(name(2), Checkpoint::TrimHorizon)];
     assert_eq!(made(&shards, &[(0, at("7"))], &[], latest), from_two);
     assert_eq!(
@@ -288,7 +288,7 @@ fn latest_skips_nothing_below_a_leased_shard_whose_children_left_the_stream_too(
         shard.hash_key_range = HashKeyRange::new(HashKey::new(10), HashKey::MAX).unwrap();
     }
     let new = missing_leases(&upper, std::slice::from_ref(&other), &[], latest);
-    assert_eq!((new.len(), &new[0].checkpoint), (1, &Checkpoint::Latest));
+    assert_eq!((new.len(), &new[0].start.checkpoint), (1, &Checkpoint::Latest));
     let below = graph(&[(2, &[1], false), (3, &[2], true), (4, &[2], true)]);
     assert_eq!(made(&below, &[(3, at("7"))], &[], latest), [(name(4), Checkpoint::Latest)]);
 }
@@ -303,7 +303,7 @@ fn a_long_lineage_does_not_overflow_the_stack() {
         .map(|(id, parents)| (id as u32, parents.as_slice(), id == 49_999))
         .collect();
     let shards = graph(&rows);
-    assert_eq!(created(&shards, &[], InitialPosition::TrimHorizon), [name(0)]);
+    assert_eq!(created(&shards, &[], StreamPosition::TrimHorizon), [name(0)]);
 }
 
 /// A stream after random splits and merges of neighbours.
@@ -343,7 +343,7 @@ proptest! {
         shards in random_graph(),
         existing in proptest::collection::btree_set(0u32..16, 0..6),
         position in prop_oneof![
-            Just(InitialPosition::Latest), Just(InitialPosition::TrimHorizon), Just(AT_TIMESTAMP)
+            Just(StreamPosition::Latest), Just(StreamPosition::TrimHorizon), Just(AT_TIMESTAMP)
         ],
     ) {
         let existing: Vec<u32> =
@@ -353,7 +353,7 @@ proptest! {
         for lease in &new {
             prop_assert!(table.iter().all(|known| known.key != lease.shard.id));
         }
-        table.extend(new.iter().map(|new| Lease::new(new.shard.id.clone(), new.checkpoint.clone())));
+        table.extend(new.iter().map(|new| Lease::new(new.shard.id.clone(), new.start.checkpoint.clone())));
 
         let by_id: BTreeMap<_, _> = shards.iter().map(|shard| (&shard.id, shard)).collect();
         for shard in shards.iter().filter(|shard| shard.open) {

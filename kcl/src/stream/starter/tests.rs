@@ -9,7 +9,7 @@ use kinesis_aggregation::HashKeyRange;
 
 use super::*;
 use crate::clock::{Clock, TokioClock};
-use crate::config::{InitialPosition, OnRecreatedStream};
+use crate::config::{InitialPosition, OnRecreatedStream, StreamPosition};
 use crate::current_stream::CurrentStream;
 use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Passage};
 use crate::lease::{LeaseStore, StreamIdentity};
@@ -60,10 +60,7 @@ impl Link for Way {
 struct Listed(Vec<Shard>);
 
 impl ShardLister for Listed {
-    fn list(
-        &self,
-        _: Option<InitialPosition>,
-    ) -> BoxFuture<'_, Result<ShardList, ListShardsError>> {
+    fn list(&self, _: Option<StreamPosition>) -> BoxFuture<'_, Result<ShardList, ListShardsError>> {
         let shards = self.0.clone();
         async move { Ok(ShardList { shards, server_time: SystemTime::UNIX_EPOCH }) }.boxed()
     }

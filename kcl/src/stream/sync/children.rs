@@ -1,17 +1,19 @@
 //! Creates the leases of the children of a finished shard.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{ShardSync, SyncError};
 use crate::checkpoint::Checkpoint;
+use crate::config::StreamPosition;
 use crate::lease::{ChildShard, Lease, LeaseWrite, ShardFacts};
 use crate::stream::hierarchy::NewLease;
+use crate::stream::lease_start::LeaseStart;
 use crate::stream::list::{Shard, ShardList};
 
 impl ShardSync {
-    /// Creates the missing leases of a finished shard's children, at the trim horizon, and notes the children in
-    /// the parent's item. If `children` is empty, they are taken from the listing.
+    /// Creates the missing leases of a finished shard's children, and notes the children in the parent's item. If
+    /// `children` is empty, they are taken from the listing.
     pub(crate) async fn create_children(
         &self,
         parent: &Lease,
@@ -53,7 +55,14 @@ impl ShardSync {
                 self.create_ancestor_leases(parent, other).await?;
             }
         }
-        let mut lease = self.lease(&child.shard_id, Checkpoint::TrimHorizon);
+        // A shard may have been split before the time at which its lease starts. Then it has no record from that time
+        // on, and its children may have records from before.
+        let is_at_time = parent.checkpoint == Checkpoint::AtTimestamp;
+        let start = match parent.resume_from.filter(|_| is_at_time) {
+            Some(time) => LeaseStart::from(StreamPosition::AtTimestamp(time)),
+            None => LeaseStart::new(Checkpoint::TrimHorizon),
+        };
+        let mut lease = self.lease_at(&child.shard_id, start, SystemTime::UNIX_EPOCH);
         lease.parents = child.parents.iter().cloned().collect::<BTreeSet<_>>();
         lease.parents.insert(parent.shard_id().to_owned());
         lease.hash_key_range = Some(child.hash_key_range);
@@ -81,7 +90,7 @@ impl ShardSync {
         let mut missing: Vec<&Shard> = missing.into_values().collect();
         missing.sort_by_key(|shard| &shard.starting_sequence);
         for shard in missing {
-            let new = NewLease { shard, checkpoint: Checkpoint::TrimHorizon };
+            let new = NewLease { shard, start: LeaseStart::new(Checkpoint::TrimHorizon) };
             self.store_new(&self.new_lease(&new, listed.server_time), read).await?;
         }
         Ok(())

@@ -45,10 +45,7 @@ struct Listing {
 }
 
 impl ShardLister for Listing {
-    fn list(
-        &self,
-        _: Option<InitialPosition>,
-    ) -> BoxFuture<'_, Result<ShardList, ListShardsError>> {
+    fn list(&self, _: Option<StreamPosition>) -> BoxFuture<'_, Result<ShardList, ListShardsError>> {
         async {
             for lease in &self.meanwhile {
                 self.store.write(lease, LeaseWrite::Create).await.unwrap();
@@ -186,7 +183,7 @@ fn the_leases_of_parents_are_created_before_those_of_their_children() {
     let new: Vec<_> = shards
         .iter()
         .filter(|shard| shard.id != "1")
-        .map(|shard| NewLease { shard, checkpoint: Checkpoint::TrimHorizon })
+        .map(|shard| NewLease { shard, start: LeaseStart::new(Checkpoint::TrimHorizon) })
         .collect();
     let ids: Vec<Vec<&str>> = generations(&new)
         .into_iter()

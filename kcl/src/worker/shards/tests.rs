@@ -14,6 +14,7 @@ use crate::coordinator::FleetView;
 use crate::lease::{Lease, Recorder};
 use crate::processor::ShardContext;
 use crate::retrieval::{Retrieval, ShardSource, Start};
+use crate::service_time::ServiceClock;
 
 const SHARD: &str = "shardId-000000000000";
 const KIND: ProblemKind = ProblemKind::ReadsFailing;
@@ -39,6 +40,7 @@ fn shards(executor: Handle) -> (Shards, Arc<ProblemLog>) {
         budget: ByteBudget::new(config.max_buffered_bytes),
         config,
         clock: Arc::clone(&clock),
+        service_clock: ServiceClock::new(Arc::clone(&clock)),
         retrieval: Arc::new(Quiet),
         factory: Arc::new(|_: &ShardContext| IdleProcessor),
         executor: Arc::new(executor),

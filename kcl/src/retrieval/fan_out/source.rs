@@ -279,9 +279,8 @@ impl FanOutSource {
         event: &Event,
         subscription: &Subscription,
     ) -> Result<(), Failure> {
-        let first = event.records.first_sequence_number();
         let service_time = subscription.service_time(self.clock.now());
-        self.watch.check_gap(first.as_ref(), event.is_last(), service_time).await
+        self.watch.check_gap(&event.records, event.is_last(), service_time).await
     }
 
     /// Moves the position after the event. Returns the memory if the event has neither records nor the shard's end.

@@ -158,6 +158,7 @@ mod millis;
 mod processor;
 mod progress;
 mod retrieval;
+mod seek;
 mod sequence;
 mod service_time;
 mod shard_consumer;
@@ -189,6 +190,7 @@ pub use processor::{
     Checkpointer, OwnedBatch, OwnedRecord, PreparedCheckpoint, ProcessorFactory, Record,
     RecordBatch, RecordProcessor, Records, ShardContext, ShardEnd, Shutdown,
 };
+pub use seek::SeekError;
 pub use sequence::{ExtendedSequenceNumber, InvalidSequenceNumber, SequenceNumber};
 pub use shard_state::{ShardShutdown, ShardState, ShutdownReason};
 pub use snapshot::{ProcessorCall, ShardSnapshot, WorkerSnapshot};

@@ -53,6 +53,13 @@ pub(crate) struct Progress {
     checkpoint: Checkpoint,
 }
 
+/// What a checkpoint or a renewal would write next.
+#[derive(Debug)]
+pub(crate) struct Withdrawn {
+    delivered: Option<ExtendedSequenceNumber>,
+    processed: Option<ExtendedSequenceNumber>,
+}
+
 impl Progress {
     /// `checkpoint`: that of the lease when this worker acquired it.
     pub(crate) fn new(checkpoint: Checkpoint) -> Self {
@@ -91,6 +98,17 @@ impl Progress {
             self.passed = Some(last);
             self.passed_arrival = arrival;
         }
+    }
+
+    /// Takes back what a checkpoint or a renewal would write next. Returns it for [`restore`](Self::restore).
+    pub(crate) fn withdraw(&mut self) -> Withdrawn {
+        Withdrawn { delivered: self.delivered.take(), processed: self.processed.take() }
+    }
+
+    /// Undoes [`withdraw`](Self::withdraw).
+    pub(crate) fn restore(&mut self, withdrawn: Withdrawn) {
+        let Withdrawn { delivered, processed } = withdrawn;
+        (self.delivered, self.processed) = (delivered, processed);
     }
 
     /// Notes that the pages which are not processed were dropped. They will be read again.

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::{Clock, until_next_second};
-use crate::config::{CheckpointPolicy, ConsumerConfig};
+use crate::config::{CheckpointPolicy, ConsumerConfig, ShardPosition};
 use crate::delivery::{AutoCheckpoint, Deaggregator, Invoker, ReadToNote};
 use crate::error::WorkerError;
 use crate::executor::Executor;
@@ -33,9 +33,12 @@ use crate::lease::{ChildShard, HeldLease, Lease, LeaseEnd, Retry};
 use crate::metrics::Metric;
 use crate::processor::{Checkpointer, ErasedFactory, ErasedProcessor, ShardContext};
 use crate::retrieval::{ByteBudget, Page, Pages, Position, Retrieval, ShardBudget, Start};
+use crate::seek::{self, Processed, SeekError};
 use crate::service_time::{HOST_SKEW, ServiceClock};
+use crate::shard_control::SeekRequest;
 use crate::shard_state::{Event, ShardShutdown, ShardState, ShutdownReason};
 use crate::snapshot::ShardStatus;
+use crate::stream::LeaseStart;
 
 /// Time without a page after which a consumer checks whether to write `read_to` to the lease, at the next whole second.
 const NOTE_CHECK_AFTER: Duration = Duration::from_secs(1);
@@ -251,6 +254,13 @@ impl ShardConsumer {
         let mut note = ReadToNote::new(self.held_lease.lease().read_to);
         let status = Arc::clone(&self.status);
         loop {
+            if let Some(request) = status.control().take_seek() {
+                self.stop_reading(reading).await;
+                if let Err(reason) = self.seek(&running.checkpointer, request).await {
+                    return Ok(reason);
+                }
+                auto = AutoCheckpoint::new(checkpoints, self.worker.clock.now());
+            }
             let is_paused = status.control().is_paused();
             if is_paused {
                 self.stop_reading(reading).await;
@@ -281,7 +291,7 @@ impl ShardConsumer {
             let page = tokio::select! {
                 biased;
                 reason = self.invoker.stop.raised() => return Ok(reason),
-                () = status.control().until_paused(!is_paused) => continue,
+                () = status.control().until_not(is_paused) => continue,
                 () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => continue,
                 page = next_page(reading) => page?,
                 // A busy shard needs no note, because its checkpoint is young.
@@ -302,7 +312,7 @@ impl ShardConsumer {
             let taken = self.invoker.process_records(&mut **processor, checkpointer, batch).await;
             match taken {
                 Ok(true) => {}
-                // It was paused after a failure. The batch is read again, even if it has continued by now.
+                // It was paused or moved after a failure. The batch is read again, even if that is over by now.
                 Ok(false) => {
                     self.stop_reading(reading).await;
                     continue;
@@ -357,6 +367,69 @@ impl ShardConsumer {
                 (Position::Time(pinned), lease.read_to)
             }
             (None, _) => (position, lease.read_to),
+        })
+    }
+
+    /// Moves the shard to another position, as the application asks, and answers.
+    ///
+    /// # Errors
+    /// The shard is to be given up.
+    async fn seek(
+        &self,
+        checkpointer: &Checkpointer,
+        request: SeekRequest,
+    ) -> Result<(), ShutdownReason> {
+        let SeekRequest { position, allow_skip, reply } = request;
+        let moved = match self.target(&position, allow_skip) {
+            Ok(LeaseStart { checkpoint, time }) => {
+                let write = checkpointer.move_to(checkpoint, time);
+                let written = self.invoker.unless_given_up(write).await?;
+                written.map_err(|error| SeekError::Failed { cause: error.to_string() })
+            }
+            Err(error) => Err(error),
+        };
+        let (shard_id, position) = (self.held_lease.shard_id(), seek::describe(&position));
+        match &moved {
+            Ok(()) => tracing::info!(shard_id, position, "the shard was moved"),
+            Err(error) => tracing::warn!(shard_id, position, %error, "the shard was not moved"),
+        }
+        // The caller may have been cancelled.
+        let _ = reply.send(moved);
+        Ok(())
+    }
+
+    /// The start that stands for a position in the lease.
+    ///
+    /// # Errors
+    /// The position may not be taken.
+    fn target(&self, position: &ShardPosition, allow_skip: bool) -> Result<LeaseStart, SeekError> {
+        let now = self.worker.service_clock.now();
+        if let ShardPosition::AtTimestamp(time) = position
+            && *time > now
+        {
+            return Err(SeekError::Future { time: seek::describe(position) });
+        }
+        let lease = self.held_lease.lease();
+        let processed = Processed::of(&lease, &self.held_lease.progress().lock());
+        if !allow_skip && !processed.covers(position) {
+            let (position, processed) = (seek::describe(position), processed.describe());
+            return Err(SeekError::WouldSkip { position, processed });
+        }
+        Ok(match position {
+            // Pinned, so that the next owner misses nothing that is put from now on.
+            ShardPosition::Latest => {
+                LeaseStart { checkpoint: Checkpoint::Latest, time: now.checked_sub(HOST_SKEW) }
+            }
+            ShardPosition::TrimHorizon => LeaseStart::new(Checkpoint::TrimHorizon),
+            ShardPosition::AtTimestamp(time) => {
+                LeaseStart { checkpoint: Checkpoint::AtTimestamp, time: Some(*time) }
+            }
+            ShardPosition::AtSequenceNumber(number) => {
+                LeaseStart::new(Checkpoint::Before(number.clone()))
+            }
+            ShardPosition::AfterSequenceNumber(number) => {
+                LeaseStart::new(Checkpoint::after_all_of(number.clone()))
+            }
         })
     }
 

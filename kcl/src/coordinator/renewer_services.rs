@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -37,14 +36,14 @@ impl RenewerServices for Arc<Context> {
         self.step("parent leases", async move { store.get(&key).await })
     }
 
-    fn note_read_to<'a>(
+    fn set_facts<'a>(
         &'a self,
         lease: &'a Lease,
-        time: SystemTime,
+        facts: ShardFacts,
     ) -> BoxFuture<'a, Result<(), LeaseStoreError>> {
         let (store, lease) = (Arc::clone(&self.worker.store), lease.clone());
-        let facts = LeaseWrite::SetFacts(ShardFacts::ReadTo(time));
-        self.step("read-to note", async move { store.write(&lease, facts).await.map(drop) })
+        let write = LeaseWrite::SetFacts(facts);
+        self.step("shard facts", async move { store.write(&lease, write).await.map(drop) })
     }
 
     fn changed(&self) {

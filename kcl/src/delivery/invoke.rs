@@ -129,7 +129,7 @@ impl Invoker {
     }
 
     /// Delivers one batch, again and again until the processor returns `Ok` or has checkpointed the whole batch. Returns
-    /// false if the shard is paused after a failure. Then the batch is to be read again.
+    /// false if the shard is paused or moved after a failure. Then the batch is to be read again.
     ///
     /// # Errors
     /// The shard is to be given up.
@@ -160,7 +160,7 @@ impl Invoker {
             let failure = Failure { error: &error, records: Some((first, last)), is_repeated };
             let pause = self.on_failure(PROCESS_RECORDS, &mut backoff, &failure)?;
             self.status.measure(Metric::FailedBatches, 1.0);
-            if is_repeated && self.pause_unless_paused(pause).await? {
+            if is_repeated && self.pause_unless_asked(pause).await? {
                 return Ok(false);
             }
         }
@@ -342,10 +342,10 @@ impl Invoker {
         }
     }
 
-    /// Waits for `delay`. Returns true, without waiting longer, if the application pauses the shard.
-    async fn pause_unless_paused(&self, delay: Duration) -> Result<bool, ShutdownReason> {
-        let paused = tokio::time::timeout(delay, self.status.control().until_paused(true));
-        Ok(self.unless_given_up(paused).await?.is_ok())
+    /// Waits for `delay`. Returns true, without waiting longer, if the application pauses or moves the shard.
+    async fn pause_unless_asked(&self, delay: Duration) -> Result<bool, ShutdownReason> {
+        let asked = tokio::time::timeout(delay, self.status.control().until_not(false));
+        Ok(self.unless_given_up(asked).await?.is_ok())
     }
 
     /// Waits for `delay`, or until the shard is to be given up.

@@ -352,6 +352,9 @@ fn expression(write: &LeaseWrite, known: &Lease, process: u64) -> Expression {
                 ShardFacts::ReadTo(time) => {
                     parts.put(name::READ_TO, number(item::epoch_millis(*time)))
                 }
+                ShardFacts::ResumeFrom(time) => {
+                    parts.put(name::RESUME_FROM, number(item::epoch_millis(*time)))
+                }
                 ShardFacts::Stream(identity) => {
                     parts.is_absent(name::STREAM).put(name::STREAM, text(identity.to_string()))
                 }

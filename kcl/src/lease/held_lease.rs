@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::LeaseStoreError;
 use super::fence::Fence;
 use super::model::{Lease, PendingCheckpoint};
+use super::store::ShardFacts;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::Clock;
 use crate::progress::{Progress, ShardProgress};
@@ -92,11 +93,11 @@ pub(crate) trait RenewerServices: Send + Sync + fmt::Debug {
     /// Reads the lease of a parent shard.
     fn lease<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Lease>, LeaseStoreError>>;
 
-    /// Notes in a lease that everything which arrived before this time was checkpointed.
-    fn note_read_to<'a>(
+    /// Notes a fact in a lease.
+    fn set_facts<'a>(
         &'a self,
         _lease: &'a Lease,
-        _time: SystemTime,
+        _facts: ShardFacts,
     ) -> BoxFuture<'a, Result<(), LeaseStoreError>> {
         Box::pin(std::future::ready(Ok(())))
     }
@@ -176,6 +177,8 @@ pub(super) struct CheckpointRequest {
     /// `None`: the checkpoint stays, and `pending` is set.
     pub(super) checkpoint: Option<Checkpoint>,
     pub(super) pending: Option<PendingCheckpoint>,
+    /// The checkpoint may lie before that of the lease.
+    pub(super) may_go_back: bool,
     pub(super) retry: Retry,
     /// Closed if the caller was cancelled. Then nothing needs to be written for it.
     pub(super) reply: oneshot::Sender<Result<(), CheckpointError>>,
@@ -269,7 +272,7 @@ impl HeldLease {
         checkpoint: Checkpoint,
         retry: Retry,
     ) -> Result<(), CheckpointError> {
-        self.write(Some(checkpoint), None, retry).await
+        self.write(Some(checkpoint), None, false, retry).await
     }
 
     /// Writes the first phase of a two-phase checkpoint. The checkpoint itself stays.
@@ -283,24 +286,64 @@ impl HeldLease {
         retry: Retry,
     ) -> Result<(), CheckpointError> {
         let pending = PendingCheckpoint { checkpoint: pending, state };
-        self.write(None, Some(pending), retry).await
+        self.write(None, Some(pending), false, retry).await
     }
 
     async fn write(
         &self,
         checkpoint: Option<Checkpoint>,
         pending: Option<PendingCheckpoint>,
+        may_go_back: bool,
         retry: Retry,
     ) -> Result<(), CheckpointError> {
         if !self.is_held() {
             return Err(self.state.lease_lost());
         }
         let (reply, answer) = oneshot::channel();
-        let request = CheckpointRequest { checkpoint, pending, retry, reply };
+        let request = CheckpointRequest { checkpoint, pending, may_go_back, retry, reply };
         let request = Request::Checkpoint(Box::new(request));
         // The channel is closed if the ownership has ended.
         self.requests.send(request).await.map_err(|_| self.state.lease_lost())?;
         answer.await.unwrap_or_else(|_| Err(self.state.lease_lost()))
+    }
+
+    /// Moves the lease to another position, also to one before its checkpoint. `time`: that of a sentinel. Meanwhile, no
+    /// other task may checkpoint. Afterwards, the progress is that of a lease that was acquired there.
+    ///
+    /// # Errors
+    /// The position is not written. If an answer was lost, it may be written.
+    ///
+    /// # Cancel safety
+    /// If the call is dropped, the position may or may not be written, and is not known here.
+    pub(crate) async fn move_to(
+        &self,
+        checkpoint: Checkpoint,
+        time: Option<SystemTime>,
+    ) -> Result<(), CheckpointError> {
+        // Renewals must not carry the former progress after the move.
+        let former = self.progress().lock().withdraw();
+        let written = self.try_move_to(checkpoint.clone(), time).await;
+        let mut progress = self.progress().lock();
+        match written {
+            Ok(()) => *progress = Progress::new(checkpoint),
+            Err(_) => progress.restore(former),
+        }
+        written
+    }
+
+    async fn try_move_to(
+        &self,
+        checkpoint: Checkpoint,
+        time: Option<SystemTime>,
+    ) -> Result<(), CheckpointError> {
+        // While the checkpoint is no sentinel, the time says nothing. So it is written first.
+        if let Some(time) = time {
+            let facts = ShardFacts::ResumeFrom(time);
+            let written = self.state.services.set_facts(&self.lease(), facts).await;
+            let shard_id = || self.shard_id().to_owned();
+            written.map_err(|error| error.into_checkpoint_error(shard_id()))?;
+        }
+        self.write(Some(checkpoint), None, true, Retry::Never).await
     }
 
     /// Creates the leases of the shard's children where they are missing, and notes the children in this lease.
@@ -329,7 +372,7 @@ impl HeldLease {
         if !self.is_held() {
             return Err(LeaseStoreError::Lost);
         }
-        self.state.services.note_read_to(&self.lease(), time).await
+        self.state.services.set_facts(&self.lease(), ShardFacts::ReadTo(time)).await
     }
 
     /// Adds delivered bytes to the throughput that renewals write.

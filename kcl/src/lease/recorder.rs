@@ -96,7 +96,7 @@ impl Recorder {
     }
 
     /// Lets one write fail with `error`, after the failures that were injected before.
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn fail_next(&self, error: CheckpointError) {
         self.log.lock().failures.push_back(error);
     }

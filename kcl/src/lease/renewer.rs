@@ -317,7 +317,7 @@ impl LeaseRenewer {
         let throughput = self.sample_throughput();
         let written = self.write(|renewer, lease| {
             let checkpoint = request.checkpoint.as_ref().unwrap_or(&lease.checkpoint).clone();
-            if checkpoint < lease.checkpoint {
+            if checkpoint < lease.checkpoint && !request.may_go_back {
                 return Err(checkpoint);
             }
             Ok(LeaseWrite::Checkpoint {

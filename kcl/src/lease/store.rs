@@ -168,6 +168,8 @@ pub enum ShardFacts {
     Stream(StreamIdentity),
     /// Everything that arrived before this time was checkpointed.
     ReadTo(SystemTime),
+    /// See [`Lease::resume_from`].
+    ResumeFrom(SystemTime),
 }
 
 /// The items of the table. They are read page by page, so they are not of one moment.

@@ -1,6 +1,7 @@
 //! The checkpoints of a processor.
 
 use std::sync::{Arc, MutexGuard};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -142,6 +143,16 @@ impl Checkpointer {
             return Ok(());
         }
         self.write(Checkpoint::ShardEnd, Retry::UntilDeadline).await
+    }
+
+    /// Moves the shard to another position: see [`HeldLease::move_to`].
+    pub(crate) async fn move_to(
+        &self,
+        checkpoint: Checkpoint,
+        time: Option<SystemTime>,
+    ) -> Result<(), CheckpointError> {
+        let _turn = self.turn().await;
+        self.held_lease.move_to(checkpoint, time).await
     }
 
     async fn write(&self, checkpoint: Checkpoint, retry: Retry) -> Result<(), CheckpointError> {

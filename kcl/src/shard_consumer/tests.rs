@@ -23,6 +23,7 @@ use crate::retrieval::{PageSender, RawRecord, ShardSource};
 use crate::snapshot::Totals;
 
 mod pause;
+mod seek;
 
 const SHARD: &str = "shardId-000000000000";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,6 +40,7 @@ impl Retrieval for Pages {
         // Numbers are those of the records. After one of them, its page is over.
         let read = match &start.position {
             Position::After(last) => (last.as_str().parse::<u64>().unwrap() + 1) / self.records,
+            Position::At(first) => first.as_str().parse::<u64>().unwrap() / self.records,
             _ => 0,
         };
         Box::new(Reader { all: *self, read })

@@ -12,9 +12,11 @@ use tokio::task::AbortHandle;
 
 use super::shards::View;
 use super::shutdown::{STOP_MARGIN, ShutdownReport};
+use crate::config::ShardPosition;
 use crate::error::WorkerError;
 use crate::health::Health;
 use crate::lease_table::LeaseTableSnapshot;
+use crate::seek::SeekError;
 use crate::snapshot::WorkerSnapshot;
 use crate::task::Task;
 use crate::why_not_running::WhyNotRunning;
@@ -143,6 +145,32 @@ impl WorkerHandle {
     /// Ends [`pause_shard`](Self::pause_shard). While all shards are paused, the shard stays paused.
     pub fn resume_shard(&self, shard_id: &str) {
         self.view.pause_shard(shard_id, false);
+    }
+
+    /// Moves a shard that this worker processes to another position, and waits until that is written to its lease.
+    ///
+    /// It takes effect after the present batch, or after the present attempt if the batch fails. So it also gets a shard
+    /// past a record that can never be processed. The next batch begins at the position. The processor stays the same, and
+    /// checkpoints that it prepared before are refused. A paused shard stays paused.
+    ///
+    /// `allow_skip`: whether records may be passed that are not processed. Otherwise only a position is taken of which
+    /// this worker knows that all records before it are processed: before the last record that it has processed, or
+    /// before the checkpoint.
+    ///
+    /// Records of the shard's children that were processed before stay processed: a child starts when its parents end.
+    ///
+    /// # Errors
+    /// [`SeekError`], for example if this worker does not process the shard, or the position would pass records.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the shard may be moved.
+    pub async fn seek(
+        &self,
+        shard_id: &str,
+        position: ShardPosition,
+        allow_skip: bool,
+    ) -> Result<(), SeekError> {
+        self.view.seek(shard_id, position, allow_skip).await
     }
 
     /// Stops the worker at once, as a crash would, for tests and demonstrations. It writes no checkpoint, and its

@@ -9,11 +9,12 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use kinesis_common::sync::Mutex;
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{ConsumerConfig, OnTrimmedGap};
+use crate::config::{ConsumerConfig, OnTrimmedGap, ShardPosition};
 use crate::coordinator::SharedFleetView;
 use crate::error::WorkerError;
 use crate::health::{Health, Problem, ProblemKind, ProblemLog};
@@ -21,8 +22,10 @@ use crate::lease::{HeldLease, LeaseEnd};
 use crate::lease_table::LeaseTableSnapshot;
 use crate::metrics::{Meter, Metric, milliseconds};
 use crate::retrieval::ByteBudget;
+use crate::seek::SeekError;
 use crate::shard_consumer::{ShardConsumer, Worker};
-use crate::shard_state::ShardShutdown;
+use crate::shard_control::SeekRequest;
+use crate::shard_state::{ShardShutdown, ShardState};
 use crate::snapshot::{ShardStatus, Totals, WorkerSnapshot};
 use crate::task::Task;
 use crate::why_not_running::{Asker, WhyNotRunning, why_not_running};
@@ -93,6 +96,28 @@ impl View {
                 paused.ids.remove(shard_id);
             }
         });
+    }
+
+    /// Moves a shard to another position: see [`WorkerHandle::seek`](super::WorkerHandle::seek).
+    pub(super) async fn seek(
+        &self,
+        shard_id: &str,
+        position: ShardPosition,
+        allow_skip: bool,
+    ) -> Result<(), SeekError> {
+        let not_processing = || SeekError::NotProcessing { shard_id: shard_id.to_owned() };
+        let own = {
+            let shards = self.shards.lock();
+            let mut latest_first = shards.values().rev();
+            latest_first.find(|status| status.shard_id() == shard_id).cloned()
+        };
+        let own = own.filter(|status| status.state() == ShardState::Processing);
+        let own = own.ok_or_else(not_processing)?;
+        let (reply, answer) = oneshot::channel();
+        own.control().seek(SeekRequest { position, allow_skip, reply });
+        // The worker may hold the status of a shard that it has given up meanwhile.
+        drop(own);
+        answer.await.unwrap_or_else(|_| Err(not_processing()))
     }
 
     fn change_paused(&self, change: impl FnOnce(&mut PausedShards)) {

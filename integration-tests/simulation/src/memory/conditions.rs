@@ -116,6 +116,7 @@ fn set_facts(item: &mut Lease, facts: &ShardFacts) {
         ShardFacts::Children(children) => item.children = children.iter().cloned().collect(),
         ShardFacts::HashKeyRange(range) => item.hash_key_range = Some(*range),
         ShardFacts::ReadTo(time) => item.read_to = Some(*time),
+        ShardFacts::ResumeFrom(time) => item.resume_from = Some(*time),
         ShardFacts::Stream(identity) => item.stream = Some(identity.clone()),
     }
 }

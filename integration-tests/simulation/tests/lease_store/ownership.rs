@@ -176,6 +176,9 @@ pub(super) async fn facts_about_the_shard_leave_the_counter_and_need_the_lease(
     let read_to = LeaseWrite::SetFacts(ShardFacts::ReadTo(time));
     let changed = applied(store.write(&mine, read_to).await.unwrap());
     assert_eq!((changed.read_to, changed.counter), (Some(time), mine.counter));
+    let resume_from = LeaseWrite::SetFacts(ShardFacts::ResumeFrom(time));
+    let changed = applied(store.write(&mine, resume_from).await.unwrap());
+    assert_eq!((changed.resume_from, changed.counter), (Some(time), mine.counter));
     let streams = ["arn:orders@1", "arn:orders@2"];
     let [one, two] = streams.map(|text| StreamIdentity::parse(text).unwrap());
     let named = |stream: &StreamIdentity| LeaseWrite::SetFacts(ShardFacts::Stream(stream.clone()));

@@ -11,7 +11,9 @@ use crate::clock::Clock;
 /// Mean time between two calls of a worker.
 const SPACING: Duration = Duration::from_millis(10);
 /// Largest mean time between two calls, after throttles.
-const LONGEST_SPACING: Duration = Duration::from_secs(2);
+const LONGEST_SPACING: Duration = Duration::from_millis(250);
+/// Time after a throttle in which others do not count. They are of calls that were sent before the calls slowed down.
+const SAME_BURST: Duration = Duration::from_secs(1);
 
 /// Lets the shards of a worker subscribe one after the other. A throttle doubles the time between two calls for all of
 /// them, and each call that succeeds takes a tenth of it away.
@@ -26,12 +28,15 @@ struct Turns {
     /// Time of the next turn.
     next: Duration,
     spacing: Duration,
+    /// Until then, throttles do not count.
+    slowed_until: Duration,
     random: Rng,
 }
 
 impl SubscribeGate {
     pub(super) fn new(clock: Arc<dyn Clock>, random: Rng) -> Self {
-        let turns = Turns { next: Duration::ZERO, spacing: SPACING, random };
+        let turns =
+            Turns { next: Duration::ZERO, spacing: SPACING, slowed_until: Duration::ZERO, random };
         Self { clock, turns: Mutex::new(turns) }
     }
 
@@ -47,8 +52,12 @@ impl SubscribeGate {
 
     /// Notes that the service throttled a call.
     pub(super) fn throttled(&self) {
+        let now = self.clock.now();
         let mut turns = self.turns.lock();
-        turns.spacing = (turns.spacing * 2).min(LONGEST_SPACING);
+        if now >= turns.slowed_until {
+            turns.spacing = (turns.spacing * 2).min(LONGEST_SPACING);
+            turns.slowed_until = now + SAME_BURST;
+        }
     }
 
     /// Notes that the service accepted a call.
@@ -94,9 +103,15 @@ mod tests {
         for _ in 0..20 {
             gate.throttled();
         }
+        assert_eq!(gate.turns.lock().spacing, 2 * SPACING, "of one burst");
+        for _ in 0..20 {
+            tokio::time::advance(SAME_BURST).await;
+            gate.throttled();
+        }
         gate.turn().await;
+        let before = gate.clock.now();
         gate.turn().await;
-        let slow = gate.clock.now();
+        let slow = gate.clock.now() - before;
         assert!(slow >= LONGEST_SPACING / 2, "{slow:?}");
         for _ in 0..100 {
             gate.succeeded();

@@ -97,7 +97,9 @@ impl std::fmt::Debug for LocalAwsBuilder {
 
 impl LocalAwsBuilder {
     /// Whether shards limit what goes in (1 MiB and 1,000 records a second) and out (2 MiB and five
-    /// reads a second), as those of AWS do. Default: no.
+    /// reads a second), as those of AWS do, and whether the calls of consumers with fan-out are limited: five
+    /// registrations a second, five consumers that are `CREATING`, and one SubscribeToShard a second for each consumer
+    /// and shard. Default: no.
     pub fn shard_limits(mut self, on: bool) -> Self {
         self.settings.shard_limits = on;
         self

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
+use super::limits::CallRate;
 use super::page_token::{self, check_alone};
 use super::shard::ShardId;
 use super::stream::Stream;
@@ -17,6 +18,8 @@ use crate::clock::Timestamp;
 
 /// Most consumers a stream may have.
 const MAX_CONSUMERS: usize = 20;
+/// Most consumers of an account that may be `CREATING` at the same time.
+const MAX_CREATING: usize = 5;
 const OPERATION: &str = "ListStreamConsumers";
 
 /// A consumer of a stream.
@@ -29,6 +32,8 @@ pub(crate) struct Consumer {
     pub(crate) tags: Tags,
     #[serde(skip)]
     pub(crate) subscriptions: BTreeMap<ShardId, Holder>,
+    #[serde(skip)]
+    pub(crate) subscribe_calls: BTreeMap<ShardId, CallRate>,
     created: Timestamp,
     active_from: Timestamp,
     gone_from: Option<Timestamp>,
@@ -144,6 +149,7 @@ impl Kinesis {
         now: Timestamp,
         request: RegisterConsumerRequest,
     ) -> Result<RegisterConsumerResponse, ApiError> {
+        self.check_registration(now)?;
         let name = required("consumerName", request.consumer_name)?;
         check_name("consumerName", &name)?;
         let tags = request.tags.unwrap_or_default();
@@ -171,6 +177,7 @@ impl Kinesis {
             incarnation,
             tags,
             subscriptions: BTreeMap::new(),
+            subscribe_calls: BTreeMap::new(),
             created: now,
             active_from: now.plus(transition),
             gone_from: None,
@@ -180,6 +187,25 @@ impl Kinesis {
         let shape = ConsumerShape { consumer_status, ..consumer.shape(now) };
         stream.consumers.push(consumer);
         Ok(RegisterConsumerResponse { consumer: shape })
+    }
+
+    /// Refuses a registration that is above the limits of the account.
+    fn check_registration(&mut self, now: Timestamp) -> Result<(), ApiError> {
+        if !self.settings.shard_limits {
+            return Ok(());
+        }
+        let rate = self.registrations.get_or_insert_with(|| CallRate::of_registrations(now));
+        if !rate.admit(now) {
+            return Err(ApiError::limit_exceeded(format!("Rate exceeded for account {ACCOUNT}.")));
+        }
+        let consumers = self.streams.values().flat_map(|stream| &stream.consumers);
+        let creating = consumers.filter(|consumer| consumer.status(now) == "CREATING").count();
+        if creating >= MAX_CREATING {
+            return Err(ApiError::limit_exceeded(format!(
+                "{MAX_CREATING} consumers of account {ACCOUNT} are CREATING, the most there may be."
+            )));
+        }
+        Ok(())
     }
 
     pub(crate) fn describe_stream_consumer(

@@ -1,4 +1,5 @@
-//! What one shard allows: bytes and records in, calls and bytes out, each second.
+//! What one shard allows: bytes and records in, calls and bytes out, each second; and what consumers with fan-out
+//! may call.
 
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ const WRITE_BYTES: i64 = 1 << 20;
 const WRITE_RECORDS: i64 = 1000;
 const READ_CALLS: i64 = 5;
 const READ_BYTES: i64 = 2 << 20;
+const REGISTRATIONS: i64 = 5;
+const SUBSCRIBE_CALLS: i64 = 1;
 
 /// A bucket that holds one second's worth and refills evenly. It may be overdrawn, and then pays
 /// its debt before it gives again. Thousandths of tokens, so that milliseconds count exactly.
@@ -115,6 +118,32 @@ impl SubscriptionRate {
     }
 }
 
+/// A limit of calls in a second.
+#[derive(Debug, Clone)]
+pub(crate) struct CallRate(TokenBucket);
+
+impl CallRate {
+    /// RegisterStreamConsumer, of an account.
+    pub(crate) fn of_registrations(now: Timestamp) -> Self {
+        Self(TokenBucket::full(REGISTRATIONS, now))
+    }
+
+    /// SubscribeToShard, of a consumer to a shard.
+    pub(crate) fn of_subscribe_calls(now: Timestamp) -> Self {
+        Self(TokenBucket::full(SUBSCRIBE_CALLS, now))
+    }
+
+    /// Takes one call, if it is within the limit.
+    pub(crate) fn admit(&mut self, now: Timestamp) -> bool {
+        self.0.refill(now);
+        let admitted = self.0.allows(1);
+        if admitted {
+            self.0.take(1);
+        }
+        admitted
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,5 +189,17 @@ mod tests {
         assert_eq!(rate.wait(at(0)), Some(Duration::from_millis(1_500)));
         assert_eq!(rate.wait(at(1_499)), Some(Duration::from_millis(1)));
         assert_eq!(rate.wait(at(1_500)), None);
+    }
+
+    #[test]
+    fn calls_are_admitted_up_to_the_limit_of_a_second() {
+        let mut registrations = CallRate::of_registrations(at(0));
+        assert_eq!((0..9).filter(|_| registrations.admit(at(0))).count(), 5);
+        assert!(!registrations.admit(at(199)));
+        assert!(registrations.admit(at(200)));
+        let mut subscribe = CallRate::of_subscribe_calls(at(0));
+        assert!(subscribe.admit(at(0)));
+        assert!(!subscribe.admit(at(999)));
+        assert!(subscribe.admit(at(1_000)));
     }
 }

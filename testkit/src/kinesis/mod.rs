@@ -38,6 +38,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::error::ApiError;
 pub(crate) use self::event_stream::frames;
+use self::limits::CallRate;
 pub(crate) use self::service::KinesisService;
 pub(crate) use self::shard::{Record, Shard};
 use self::stream::Stream;
@@ -52,7 +53,7 @@ pub(crate) const REGION: &str = "us-east-1";
 /// What a [`LocalAws`](crate::LocalAws) sets.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// Whether shards limit what goes in and out.
+    /// Whether shards limit what goes in and out, and consumers with fan-out are limited.
     pub(crate) shard_limits: bool,
     pub(crate) iterator_ttl: Duration,
     /// How long a subscription to a shard lasts.
@@ -86,6 +87,9 @@ pub(crate) struct Kinesis {
     settings: Settings,
     streams: BTreeMap<String, Stream>,
     incarnations: u64,
+    /// None before the first registration.
+    #[serde(skip)]
+    registrations: Option<CallRate>,
 }
 
 impl Kinesis {

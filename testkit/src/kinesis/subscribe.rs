@@ -11,7 +11,7 @@ use super::Kinesis;
 use super::error::ApiError;
 use super::get::{ChildShard, records_json};
 use super::iterator::StartingPosition;
-use super::limits::SubscriptionRate;
+use super::limits::{CallRate, SubscriptionRate};
 use super::sequence::SequenceNumber;
 use super::shard::{Position, Record, ShardId};
 use super::wire::{StreamRef, required};
@@ -113,13 +113,19 @@ impl Kinesis {
             timestamp: start.timestamp.map(|time| time.0),
         };
         let session = self.settings.subscription_time;
-        let rate = self.settings.shard_limits.then(|| SubscriptionRate::new(now));
+        let limited = self.settings.shard_limits;
+        let rate = limited.then(|| SubscriptionRate::new(now));
         let id = self.next_incarnation();
         let (name, consumer) = self.consumer_by_arn(now, arn)?;
         consumer.check_active(now)?;
         let consumer = consumer.incarnation;
         let stream = self.serving(now, named(&name))?;
         let shard = stream.find_shard(now, shard_text)?;
+        if limited && !stream.admit_subscribe_call(now, consumer, shard) {
+            return Err(ApiError::limit_exceeded(format!(
+                "Rate exceeded for consumer {arn}, shard {shard}"
+            )));
+        }
         let position = start.position(now, stream, stream.shard(shard))?;
         let changed = Arc::clone(&stream.shard(shard).changed);
         if let Some(holder) = stream.holder(consumer, shard)
@@ -249,6 +255,14 @@ impl super::stream::Stream {
     fn holder(&self, consumer: u64, shard: ShardId) -> Option<&Holder> {
         let consumer = self.consumers.iter().find(|known| known.incarnation == consumer)?;
         consumer.subscriptions.get(&shard)
+    }
+
+    fn admit_subscribe_call(&mut self, now: Timestamp, consumer: u64, shard: ShardId) -> bool {
+        let consumer = self.consumers.iter_mut().find(|known| known.incarnation == consumer);
+        consumer.is_none_or(|consumer| {
+            let calls = consumer.subscribe_calls.entry(shard);
+            calls.or_insert_with(|| CallRate::of_subscribe_calls(now)).admit(now)
+        })
     }
 
     fn hold(&mut self, consumer: u64, shard: ShardId, holder: Holder) {

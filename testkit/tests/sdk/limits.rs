@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use aws_sdk_kinesis::operation::register_stream_consumer::builders::RegisterStreamConsumerFluentBuilder;
+use aws_sdk_kinesis::types::StartingPosition;
 use kinesis_testkit::{LocalAws, ManualClock};
 
+use super::consumers::STREAM_ARN;
 use super::*;
 
 async fn limited(shards: u32) -> (LocalAws, Client, ManualClock) {
@@ -91,4 +94,59 @@ async fn without_the_setting_there_are_no_limits() {
         get(&client, &start).await;
         get(&client, &start).await;
     }
+}
+
+fn register(client: &Client, name: &str) -> RegisterStreamConsumerFluentBuilder {
+    client.register_stream_consumer().stream_arn(STREAM_ARN).consumer_name(name)
+}
+
+#[tokio::test]
+async fn an_account_registers_five_consumers_a_second() {
+    let (_aws, client, clock) = limited(1).await;
+    for nth in 0..5 {
+        register(&client, &format!("app-{nth}")).send().await.unwrap();
+    }
+    let sixth = || register(&client, "app-5").send();
+    assert_eq!(code(sixth().await), "LimitExceededException");
+    clock.advance(Duration::from_millis(200));
+    sixth().await.unwrap();
+}
+
+#[tokio::test]
+async fn at_most_five_consumers_are_created_at_a_time() {
+    let clock = ManualClock::default();
+    let transition = Duration::from_secs(5);
+    let builder = LocalAws::builder().clock(clock.clone()).shard_limits(true);
+    let aws = builder.transition_time(transition).build().await.unwrap();
+    aws.create_stream(STREAM, 1).await.unwrap();
+    clock.advance(transition);
+    let client = client(&aws);
+    for nth in 0..5 {
+        register(&client, &format!("app-{nth}")).send().await.unwrap();
+    }
+    clock.advance(transition - Duration::from_secs(1));
+    let sixth = || register(&client, "app-5").send();
+    assert_eq!(code(sixth().await), "LimitExceededException");
+    clock.advance(Duration::from_secs(1));
+    sixth().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_consumer_subscribes_to_a_shard_once_a_second() {
+    let (_aws, client, clock) = limited(2).await;
+    let consumer = register(&client, "app").send().await.unwrap().consumer.unwrap().consumer_arn;
+    let subscribe = |shard: &str| {
+        let start = StartingPosition::builder().r#type(ShardIteratorType::Latest).build().unwrap();
+        let subscribe = client.subscribe_to_shard().consumer_arn(&consumer);
+        subscribe.shard_id(shard).starting_position(start).send()
+    };
+    subscribe(SHARD_0).await.unwrap();
+    clock.advance(Duration::from_millis(999));
+    assert_eq!(code(subscribe(SHARD_0).await), "LimitExceededException");
+    subscribe(SHARD_1).await.unwrap();
+    clock.advance(Duration::from_millis(1));
+    // Within the limit, but too early to take the subscription over.
+    assert_eq!(code(subscribe(SHARD_0).await), "ResourceInUseException");
+    clock.advance(Duration::from_secs(4));
+    subscribe(SHARD_0).await.unwrap();
 }

@@ -1,10 +1,14 @@
 //! Health of a worker, and the problems that it has.
 
+mod activity;
 mod problem_log;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+pub(crate) use self::activity::{Facts, STUCK_AFTER, judge};
+pub use self::activity::{HeldUpBy, ShardActivity, ShardHealth};
 pub(crate) use self::problem_log::{Failed, ProblemLog};
 
 /// Health of a worker at one moment, for readiness and liveness probes.
@@ -18,6 +22,8 @@ pub struct Health {
     pub status: HealthStatus,
     /// Present problems, the oldest first.
     pub problems: Vec<Problem>,
+    /// What each shard of the worker does, by its id.
+    pub shards: Vec<ShardHealth>,
 }
 
 /// Status of a worker. The order is from good to bad.
@@ -184,7 +190,12 @@ impl ProblemKind {
 
 impl Health {
     /// Judges the problems, and sorts them by age.
-    pub(crate) fn new(mut problems: Vec<Problem>, failover_time: Duration) -> Self {
+    pub(crate) fn new(
+        mut problems: Vec<Problem>,
+        mut shards: Vec<ShardHealth>,
+        failover_time: Duration,
+    ) -> Self {
+        shards.sort_by(|a, b| a.shard_id.cmp(&b.shard_id));
         problems.sort_by(|a, b| {
             let by_age = b.since.cmp(&a.since);
             by_age.then_with(|| (a.kind, &a.shard_id).cmp(&(b.kind, &b.shard_id)))
@@ -194,7 +205,7 @@ impl Health {
             _ => HealthStatus::Degraded,
         };
         let worst = problems.iter().map(severity).max();
-        Self { status: worst.unwrap_or(HealthStatus::Healthy), problems }
+        Self { status: worst.unwrap_or(HealthStatus::Healthy), problems, shards }
     }
 
     /// True if the worker has no problem.
@@ -213,11 +224,22 @@ impl fmt::Display for HealthStatus {
     }
 }
 
-/// Writes the status, then each problem on a line of its own.
+/// Writes the status, then on lines of their own: each problem, how many shards do what, and each slow or stuck shard.
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.status)?;
-        self.problems.iter().try_for_each(|problem| write!(f, "\n{problem}"))
+        self.problems.iter().try_for_each(|problem| write!(f, "\n{problem}"))?;
+        let mut counts = BTreeMap::new();
+        for shard in &self.shards {
+            *counts.entry(shard.activity).or_insert(0) += 1;
+        }
+        let counts = counts.into_iter().map(|(activity, count)| format!("{count} {activity}"));
+        let counts: Vec<_> = counts.collect();
+        if !counts.is_empty() {
+            write!(f, "\nshards: {}", counts.join(", "))?;
+        }
+        let held_up = self.shards.iter().filter(|shard| shard.held_up_by.is_some());
+        held_up.into_iter().try_for_each(|shard| write!(f, "\n{shard}"))
     }
 }
 
@@ -253,17 +275,17 @@ mod tests {
 
     #[test]
     fn the_worst_problem_counts_and_the_oldest_comes_first() {
-        let health = Health::new(Vec::new(), FAILOVER);
+        let health = Health::new(Vec::new(), Vec::new(), FAILOVER);
         assert!(health.is_healthy());
 
         let reads = problem(ProblemKind::ReadsFailing, 3_600);
         let young = problem(ProblemKind::LeaseTableFailing, 9);
-        let health = Health::new(vec![young, reads.clone()], FAILOVER);
+        let health = Health::new(vec![young, reads.clone()], Vec::new(), FAILOVER);
         assert_eq!(health.status, HealthStatus::Degraded);
         assert_eq!(health.problems[0], reads);
 
         let old = problem(ProblemKind::LeaseTableFailing, 10);
-        let health = Health::new(vec![old, reads], FAILOVER);
+        let health = Health::new(vec![old, reads], Vec::new(), FAILOVER);
         assert_eq!(health.status, HealthStatus::Unhealthy);
     }
 
@@ -272,7 +294,7 @@ mod tests {
         for kind in
             [ProblemKind::WorkerStopped, ProblemKind::WorkerFailed, ProblemKind::RuntimeBlocked]
         {
-            let health = Health::new(vec![problem(kind, 0)], FAILOVER);
+            let health = Health::new(vec![problem(kind, 0)], Vec::new(), FAILOVER);
             assert_eq!(health.status, HealthStatus::Unhealthy, "{kind:?}");
         }
     }
@@ -289,5 +311,26 @@ mod tests {
              the permissions kinesis:GetRecords and kinesis:GetShardIterator, or kinesis:SubscribeToShard, \
              the key of an encrypted stream, and the network"
         );
+    }
+
+    #[test]
+    fn the_text_counts_the_shards_and_names_those_that_are_held_up() {
+        let shard = |shard_id: &str, activity, held_up_by| ShardHealth {
+            shard_id: shard_id.into(),
+            activity,
+            held_up_by,
+            lag: None,
+            millis_behind_latest: None,
+            since_checkpoint: None,
+        };
+        let shards = vec![
+            shard("c", ShardActivity::Idle, None),
+            shard("b", ShardActivity::Stuck, Some(HeldUpBy::Processor)),
+            shard("a", ShardActivity::Idle, None),
+        ];
+        let health = Health::new(Vec::new(), shards, FAILOVER);
+        let text =
+            "healthy\nshards: 2 idle, 1 stuck\nb: stuck: the processor does not return or fails";
+        assert_eq!(health.to_string(), text);
     }
 }

@@ -182,7 +182,9 @@ pub use config::{
 };
 
 pub use error::{BuildError, ProcessorError, StartError, WorkerError};
-pub use health::{Health, HealthStatus, Problem, ProblemKind};
+pub use health::{
+    Health, HealthStatus, HeldUpBy, Problem, ProblemKind, ShardActivity, ShardHealth,
+};
 pub use lease::{FencingToken, TableProblem};
 pub use lease_admin::{LeaseAdmin, LeaseAdminError, LeaseChange, ResetPlan, ResetTo};
 pub use lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};

@@ -24,6 +24,7 @@ use crate::clock::Clock;
 pub use crate::config::{CloudWatchConfig, MetricsDimension};
 #[cfg(feature = "cloudwatch")]
 pub use kinesis_common::metrics::MetricsLevel;
+pub use kinesis_common::metrics::histogram::Percentiles;
 
 /// Receives the measurements of a worker.
 pub(crate) trait Sink: Send + Sync + Debug {

@@ -54,6 +54,8 @@ mod tests {
         assert_eq!(snapshot["buffered_bytes"], json!(7));
         let shard = &snapshot["shards"][0];
         assert_eq!(shard["millis_behind_latest"], json!(1500));
+        assert_eq!(shard["propagation_delay"]["count"], json!(0));
+        assert_eq!(shard["records_per_second"], json!(0.0));
         assert_eq!(shard["state"], json!({"shutting_down": "lease_lost"}));
 
         let position = ExtendedSequenceNumber::new("42".parse().unwrap(), 3);
@@ -87,11 +89,17 @@ mod tests {
             since: age,
             failures: 2,
         };
-        let health = data(Health::new(vec![problem], Duration::from_secs(10)));
+        let health =
+            Health::new(vec![problem], vec![status.health(age, false)], Duration::from_secs(10));
+        let health = data(health);
         assert_eq!(health["status"], json!("degraded"));
         let problem = json!({"kind": "reads_failing", "shard_id": "shard-1", "cause": "refused",
             "since": 1200, "failures": 2});
         assert_eq!(health["problems"], json!([problem]));
+        let shard = json!({"shard_id": "shard-1", "activity": "stopping", "held_up_by": null,
+            "lag": health["shards"][0]["lag"], "millis_behind_latest": 1500, "since_checkpoint": null});
+        assert_eq!(health["shards"], json!([shard]));
+        assert!(health["shards"][0]["lag"].as_u64() >= Some(1500));
 
         let report = ShutdownReport { drained: vec!["shard-1".into()], ..Default::default() };
         assert_eq!(data(report)["drained"], json!(["shard-1"]));

@@ -5,6 +5,7 @@
 //! facts are here, too: which checkpoint is refused, what a renewal carries, up to when a shard was read.
 
 mod lag;
+mod trend;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -51,6 +52,8 @@ pub(crate) struct Progress {
     pub(crate) carried_at: Option<Duration>,
     /// The checkpoint in force, as far as this worker knows.
     checkpoint: Checkpoint,
+    /// The time at which this worker saw the checkpoint move, or first saw it.
+    checkpoint_seen: Option<Duration>,
 }
 
 /// What a checkpoint or a renewal would write next.
@@ -74,6 +77,7 @@ impl Progress {
             processed: None,
             carried_at: None,
             checkpoint,
+            checkpoint_seen: None,
         }
     }
 }
@@ -135,10 +139,12 @@ impl Progress {
 /// What the renewer of the lease notes.
 impl Progress {
     /// Notes the checkpoint of the lease as it was read or written. An older one changes nothing.
-    pub(crate) fn found(&mut self, checkpoint: &Checkpoint) {
+    pub(crate) fn found(&mut self, checkpoint: &Checkpoint, now: Duration) {
         if *checkpoint > self.checkpoint {
             self.checkpoint = checkpoint.clone();
+            self.checkpoint_seen = None;
         }
+        self.checkpoint_seen.get_or_insert(now);
     }
 }
 
@@ -192,6 +198,11 @@ impl Progress {
     ) -> Option<Checkpoint> {
         let processed = Checkpoint::At(self.processed.clone()?);
         (!has_pending && processed > *checkpoint).then_some(processed)
+    }
+
+    /// Time since this worker saw the checkpoint move, or first saw it. `None`: it has not read or written the lease.
+    pub(crate) fn since_checkpoint(&self, now: Duration) -> Option<Duration> {
+        self.checkpoint_seen.map(|seen| now.saturating_sub(seen))
     }
 
     /// True if `SHARD_END` is checkpointed.

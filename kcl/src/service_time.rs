@@ -16,6 +16,10 @@ use crate::clock::Clock;
 /// another one stamps the arrival of a record.
 pub(crate) const HOST_SKEW: Duration = Duration::from_secs(2);
 
+/// Largest difference from the service's time at which the clock of this host counts as right. A `Date` has whole
+/// seconds, and is received after it was written.
+const TRUSTED: Duration = Duration::from_secs(5);
+
 /// The `Date` of the first answer to one call. A `Date` has whole seconds, rounded down.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AnswerDate(Arc<Mutex<Option<SystemTime>>>);
@@ -81,6 +85,14 @@ impl ServiceClock {
         }
     }
 
+    /// The time of day, to the millisecond if the host's clock is right: the host's time of day. If it differs by more
+    /// than [`TRUSTED`] from the service's time, that counts instead, which is exact to about a second.
+    pub(crate) fn exact_now(&self) -> SystemTime {
+        let (host, service) = (self.clock.wall(), self.now());
+        let differs = host.duration_since(service).unwrap_or_else(|error| error.duration());
+        if differs > TRUSTED { service } else { host }
+    }
+
     pub(crate) fn epoch_seconds(&self) -> u64 {
         self.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
     }
@@ -133,5 +145,20 @@ mod tests {
         assert_eq!(service.epoch_seconds(), 1_800_000_030);
         service.learn(noon + Duration::from_secs(31));
         assert_eq!(service.epoch_seconds(), 1_800_000_031);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_exact_time_is_the_hosts_unless_the_service_shows_that_it_is_wrong() {
+        let host = TokioClock::new();
+        let service = ServiceClock::new(Arc::new(host));
+        assert_eq!(service.exact_now(), host.wall(), "no answer yet");
+        for (off, is_trusted) in [(0, true), (4, true), (6, false), (7200, false)] {
+            let off = Duration::from_secs(off);
+            for date in [host.wall() - off, host.wall() + off] {
+                service.learn(date);
+                let expected = if is_trusted { host.wall() } else { date };
+                assert_eq!(service.exact_now(), expected, "{off:?}");
+            }
+        }
     }
 }

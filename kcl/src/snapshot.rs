@@ -1,10 +1,13 @@
 //! Snapshots of a running worker.
 
 mod calls;
+mod rate;
 mod status;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+use kinesis_common::metrics::histogram::Percentiles;
 
 pub(crate) use self::status::{ShardStatus, Totals};
 use crate::health::ProblemKind;
@@ -13,7 +16,7 @@ use crate::millis;
 use crate::shard_state::ShardState;
 
 /// State of a worker at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct WorkerSnapshot {
@@ -25,6 +28,13 @@ pub struct WorkerSnapshot {
     pub records_delivered: u64,
     /// Payload bytes of those records.
     pub bytes_delivered: u64,
+    /// Sum of the [rates](ShardSnapshot::records_per_second) of its shards.
+    pub records_per_second: f64,
+    /// Payload bytes of those records.
+    pub bytes_per_second: f64,
+    /// Time from the arrival of records in Kinesis to their first delivery, since the start, also of shards that the
+    /// worker does not own any more. See [`ShardSnapshot::propagation_delay`].
+    pub propagation_delay: Percentiles,
     /// Aggregates that had records outside their shard's hash key range.
     pub aggregates_out_of_range: u64,
     /// Records that were dropped because they were out of range, as
@@ -47,7 +57,7 @@ pub struct WorkerSnapshot {
 }
 
 /// One shard of a worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ShardSnapshot {
@@ -59,6 +69,17 @@ pub struct ShardSnapshot {
     pub is_paused: bool,
     /// User records for which `process_records` has returned `Ok`.
     pub records_delivered: u64,
+    /// Those records per second: a mean of about the last 10 s, in which a later second weighs more.
+    pub records_per_second: f64,
+    /// Payload bytes of those records.
+    pub bytes_per_second: f64,
+    /// Time from the arrival of records in Kinesis to their first delivery, since this worker took the lease. The oldest
+    /// and the newest Kinesis record of each page are measured, by the clock of this host, or that of the service if
+    /// this host's is wrong by more than five seconds. Zero if the clock is behind.
+    pub propagation_delay: Percentiles,
+    /// Time since this worker saw the checkpoint of the shard move, or took the lease. `None` before its first renewal.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize_option"))]
+    pub since_checkpoint: Option<Duration>,
     /// Time by which the last page read was behind the tip, to the millisecond. `None` before the first page. It
     /// describes the reads only. [`lag`](Self::lag) describes the processing.
     #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize_option"))]
@@ -103,6 +124,11 @@ impl WorkerSnapshot {
     /// The largest [`lag`](ShardSnapshot::lag) of its shards. `None`: no shard has one.
     pub fn lag(&self) -> Option<Duration> {
         self.shards.iter().filter_map(|shard| shard.lag).max()
+    }
+
+    /// The largest [`millis_behind_latest`](ShardSnapshot::millis_behind_latest) of its shards. `None`: no shard has one.
+    pub fn millis_behind_latest(&self) -> Option<Duration> {
+        self.shards.iter().filter_map(|shard| shard.millis_behind_latest).max()
     }
 }
 

@@ -129,6 +129,8 @@ async fn a_worker_reports_under_the_names_of_the_java_library() {
     assert_eq!(notes.of(&task("UpdateLease.Success")), Some(successes));
     notes.until(&task("MillisBehindLatest"), |last| last == 0.0).await;
     notes.until(&task("MillisSinceCheckpoint"), |last| last > 0.0).await;
+    // One page of three records: its oldest and its newest one.
+    assert!(notes.of(&task("PropagationDelay")).unwrap() >= 2.0);
     let fetches = "KinesisDataFetcher.getRecords";
     assert!(notes.of(&task(&format!("{fetches}.Success"))).unwrap() >= 1.0);
     assert!(notes.of(&task(&format!("{fetches}.Time"))).unwrap() >= 1.0);
@@ -143,6 +145,9 @@ async fn a_worker_reports_under_the_names_of_the_java_library() {
         ("TakeLeases NumWorkers", 1.0),
         ("TakeLeases LeaseDeserializationFailureCount", 0.0),
         ("WorkerMetricStatsReporter Success", 1.0),
+        ("ApplicationTracker MillisBehindLatest", 0.0),
+        ("ShardHealth IdleShards", 1.0),
+        ("ShardHealth StuckShards", 0.0),
     ];
     for (series, value) in worker_metrics {
         let series = format!("{series} worker=w");

@@ -65,6 +65,7 @@ pub struct Percentiles {
 }
 
 /// A histogram of 2.4 KiB.
+#[derive(Debug)]
 pub struct Histogram {
     buckets: [AtomicU64; BUCKETS],
     max_nanos: AtomicU64,

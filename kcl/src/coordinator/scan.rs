@@ -8,7 +8,7 @@ use super::fleet_view::{ReadTime, Sighting};
 use super::heartbeat::Heartbeat;
 use crate::health::ProblemKind;
 use crate::lease::{LeaseStoreError, Snapshot};
-use crate::metrics::{Metric, milliseconds};
+use crate::metrics::Metric;
 
 /// Reads the whole lease table. Clones share it.
 #[derive(Debug, Clone)]
@@ -94,10 +94,10 @@ impl Scanner {
 
     fn measure(&self, scan: &Snapshot, now: Duration) {
         let Context { worker, fleet, .. } = &*self.ctx;
-        let ((expired, available), workers, checkpoint_ages) = {
+        let ((expired, available), workers) = {
             let fleet = fleet.lock();
             let others = fleet.workers.live.iter().filter(|other| **other != worker.id);
-            (fleet.count_available(now), 1 + others.count(), fleet.checkpoint_ages(now))
+            (fleet.count_available(now), 1 + others.count())
         };
         // The recorder is code of the application, so no lock is held while it runs.
         for (metric, count) in [
@@ -108,9 +108,6 @@ impl Scanner {
             (Metric::LeaseDeserializationFailureCount, scan.corrupt.len()),
         ] {
             worker.meter.put(metric, None, count as f64);
-        }
-        for (shard, age) in checkpoint_ages {
-            worker.meter.put(Metric::MillisSinceCheckpoint, Some(&shard), milliseconds(age));
         }
     }
 }

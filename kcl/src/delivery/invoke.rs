@@ -144,6 +144,7 @@ impl Invoker {
         if records == 0 {
             return Ok(true);
         }
+        self.status.first_delivery(batch.arrivals());
         let tokens = self.stop.for_call();
         let mut backoff = self.backoff();
         let whole = self.status.meter().timer(&*self.clock);

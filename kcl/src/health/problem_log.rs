@@ -58,6 +58,11 @@ impl ProblemLog {
         self.clock.now()
     }
 
+    /// The clock that dates the problems.
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
     /// Notes a failure. The text of `cause` must not hold payload or keys of records.
     pub(crate) fn failed(
         &self,

@@ -143,7 +143,7 @@ impl HeldLeaseState {
         // While a checkpoint is pending, a checkpoint at the same position must still be written, because it removes
         // the pending one.
         if lease.pending.is_none() {
-            self.progress.lock().found(&lease.checkpoint);
+            self.progress.lock().found(&lease.checkpoint, self.clock.now());
         }
         self.known.lock().lease = lease;
     }

@@ -73,7 +73,8 @@ metrics! {
     UpdateLeaseSuccess "ProcessTask" "UpdateLease.Success" Count Counter Shard Detailed "Writes of checkpoints: 1 for each answered, 0 for each failed.";
     UpdateLeaseTime "ProcessTask" "UpdateLease.Time" Milliseconds Distribution Shard Detailed "Duration of each write of a checkpoint.";
     FailedBatches "ProcessTask" "FailedBatches" Count Counter Shard Summary "Calls of process_records that failed. The batch is delivered again.";
-    MillisSinceCheckpoint "ProcessTask" "MillisSinceCheckpoint" Milliseconds Gauge Shard Summary "Time since the checkpoint last moved, of each shard that this worker owns.";
+    PropagationDelay "ProcessTask" "PropagationDelay" Milliseconds Distribution Shard Summary "Time from the arrival of the oldest and the newest Kinesis record of each page to its first delivery.";
+    MillisSinceCheckpoint "ProcessTask" "MillisSinceCheckpoint" Milliseconds Gauge Shard Summary "Time since this worker saw the checkpoint move, or took the lease.";
     ProcessingLag "ProcessTask" "ProcessingLag" Milliseconds Gauge Shard Summary "Upper bound of the age of the oldest record that is not processed.";
     ProcessorCallTime "ProcessTask" "ProcessorCallTime" Milliseconds Gauge Shard Summary "Time since the present call of the processor began. 0 without a call.";
     InitializeTaskSuccess "InitializeTask" "Success" Count Counter Shard Summary "Calls of initialize: 1 for each that succeeded, 0 for each that failed.";
@@ -82,6 +83,11 @@ metrics! {
     ShutdownTime "ShutdownTask" "RecordProcessor.shutdown.Time" Milliseconds Distribution Shard Summary "Duration of each of those calls.";
     ShutdownNotificationTaskSuccess "ShutdownNotificationTask" "Success" Count Counter Shard Summary "Calls of shutdown_requested: 1 for each that succeeded, 0 for each that failed.";
     ShutdownNotificationTaskTime "ShutdownNotificationTask" "Time" Milliseconds Distribution Shard Summary "Duration of each call of shutdown_requested.";
+    IdleShards "ShardHealth" "IdleShards" Count Gauge Worker Summary "Shards whose records are all processed.";
+    WorkingShards "ShardHealth" "WorkingShards" Count Gauge Worker Summary "Shards that keep up or catch up.";
+    SlowShards "ShardHealth" "SlowShards" Count Gauge Worker Summary "Shards that are behind and do not catch up.";
+    StuckShards "ShardHealth" "StuckShards" Count Gauge Worker Summary "Shards of which no record is processed, because a call or the reads do not succeed.";
+    PausedShards "ShardHealth" "PausedShards" Count Gauge Worker Summary "Shards that the application has paused.";
     RenewLeaseSuccess "RenewAllLeases" "RenewLease.Success" Count Counter Worker Detailed "Renewals: 1 for each answered, 0 for each failed.";
     RenewLeaseTime "RenewAllLeases" "RenewLease.Time" Milliseconds Distribution Worker Detailed "Duration of each renewal.";
     CurrentLeases "RenewAllLeases" "CurrentLeases" Count Gauge Worker Summary "Leases that this worker holds.";

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +59,16 @@ impl Batch {
     /// The size of all payloads, in bytes.
     pub(crate) fn payload_bytes(&self) -> usize {
         self.page.payload_bytes(self.records.clone())
+    }
+
+    /// Times of arrival of the page's oldest and newest Kinesis record, or of its only one.
+    pub(crate) fn arrivals(&self) -> impl Iterator<Item = SystemTime> + '_ {
+        let raw = self.page.raw();
+        let newest = (raw.len() > 1).then(|| raw.len() - 1);
+        [(!raw.is_empty()).then_some(0), newest]
+            .into_iter()
+            .flatten()
+            .filter_map(move |index| raw.arrival(index))
     }
 
     /// The positions of the first and the last record. `None`: there is no record.

@@ -6,6 +6,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::trend::Trend;
+use crate::health::HeldUpBy;
+
 /// Ages of the pages that were fetched and not processed.
 #[derive(Debug, Default)]
 pub(crate) struct Lag {
@@ -14,6 +17,7 @@ pub(crate) struct Lag {
     /// An upper bound of the age of the records that were not fetched at the last answer. `None`: nothing was read
     /// yet, or the service did not report it.
     rest: Option<Age>,
+    trend: Trend,
 }
 
 /// An age, and the time at which it was that.
@@ -57,6 +61,22 @@ impl Lag {
     /// The time by which the last answer was behind the tip.
     pub(crate) fn behind(&self) -> Option<Duration> {
         self.rest.map(|rest| rest.age)
+    }
+
+    /// Whether pages are not processed.
+    pub(crate) fn has_records(&self) -> bool {
+        !self.pages.is_empty()
+    }
+
+    /// Notes, about once a second, how the lag develops. That of a paused shard tells nothing.
+    pub(crate) fn watch(&mut self, now: Duration, is_paused: bool) {
+        let lag = self.at(now).filter(|_| !is_paused);
+        self.trend.sample(now, lag, self.has_records());
+    }
+
+    /// What keeps the shard from catching up. `None`: it keeps up or catches up.
+    pub(crate) fn falls_behind(&self) -> Option<HeldUpBy> {
+        self.trend.held_up_by()
     }
 
     /// An upper bound of the age of the oldest record that is not processed. `None`: nothing was read yet.

@@ -33,7 +33,7 @@ fn between_the_last_checkpoint_and_the_last_delivered() {
         }
     }
     assert_eq!(progress.unwritten(), Some(at(9, 2)));
-    progress.found(&Checkpoint::At(at(9, 2)));
+    progress.found(&Checkpoint::At(at(9, 2)), Duration::ZERO);
     assert!(!progress.admit(&at(9, 2)).unwrap());
     assert!(progress.admit(&at(9, 1)).is_err());
     assert_eq!(progress.unwritten(), None);
@@ -50,7 +50,7 @@ fn a_refusal_names_the_range_that_may_be_checkpointed() {
     progress.delivered(at(5, 0));
     assert_eq!(refused(&progress, at(6, 0)), (two, five));
     // The checkpoint in force may lie after the last record delivered.
-    progress.found(&nine);
+    progress.found(&nine, Duration::ZERO);
     assert_eq!(refused(&progress, at(3, 0)), (nine.clone(), nine));
 }
 
@@ -63,7 +63,7 @@ fn a_failed_batch_is_not_covered_by_all_that_was_delivered() {
     assert_eq!(progress.unwritten(), Some(at(3, 0)));
     progress.delivered(at(6, 0));
     assert!(progress.admit(&at(4, 0)).unwrap());
-    progress.found(&Checkpoint::At(at(4, 0)));
+    progress.found(&Checkpoint::At(at(4, 0)), Duration::ZERO);
     progress.delivery_failed();
     assert_eq!(progress.unwritten(), None, "its own checkpoint is further");
     assert!(progress.admit(&at(5, 0)).is_err());
@@ -73,8 +73,8 @@ fn a_failed_batch_is_not_covered_by_all_that_was_delivered() {
 fn an_older_checkpoint_takes_nothing_back() {
     let mut progress = Progress::new(Checkpoint::TrimHorizon);
     progress.delivered(at(9, 0));
-    progress.found(&Checkpoint::At(at(9, 0)));
-    progress.found(&Checkpoint::At(at(7, 0)));
+    progress.found(&Checkpoint::At(at(9, 0)), Duration::ZERO);
+    progress.found(&Checkpoint::At(at(7, 0)), Duration::ZERO);
     assert_eq!(progress.checkpointed(), Some(at(9, 0)));
     assert_eq!(progress.unwritten(), None);
     assert!(progress.admit(&at(8, 0)).is_err());
@@ -84,7 +84,7 @@ fn an_older_checkpoint_takes_nothing_back() {
 fn after_the_end_nothing_more() {
     let mut progress = Progress::new(Checkpoint::TrimHorizon);
     progress.delivered(at(3, 0));
-    progress.found(&Checkpoint::ShardEnd);
+    progress.found(&Checkpoint::ShardEnd, Duration::ZERO);
     assert!(progress.has_ended());
     assert!(progress.admit(&at(3, 0)).is_err());
     assert_eq!(progress.unwritten(), None);
@@ -136,9 +136,9 @@ fn a_shard_is_read_to_its_tip_when_all_that_was_fetched_is_checkpointed() {
     assert_eq!(progress.read_to(), None, "fetched, and not delivered");
     progress.delivered(at(9, 3));
     progress.page_processed(Some((number(9), None)));
-    progress.found(&Checkpoint::At(at(9, 2)));
+    progress.found(&Checkpoint::At(at(9, 2)), Duration::ZERO);
     assert_eq!(progress.read_to(), None, "checkpointed in part");
-    progress.found(&Checkpoint::At(at(9, 3)));
+    progress.found(&Checkpoint::At(at(9, 3)), Duration::ZERO);
     assert_eq!(progress.read_to(), Some(REACHED));
 }
 
@@ -149,9 +149,9 @@ fn a_page_of_which_an_earlier_owner_processed_a_part_counts_when_the_rest_is_pro
     assert_eq!(progress.read_to(), None);
     progress.delivered(at(9, 9));
     progress.page_processed(Some((number(9), None)));
-    progress.found(&Checkpoint::At(at(9, 8)));
+    progress.found(&Checkpoint::At(at(9, 8)), Duration::ZERO);
     assert_eq!(progress.read_to(), None);
-    progress.found(&Checkpoint::At(at(9, 9)));
+    progress.found(&Checkpoint::At(at(9, 9)), Duration::ZERO);
     assert_eq!(progress.read_to(), Some(REACHED));
 }
 
@@ -168,11 +168,24 @@ fn a_page_of_which_nothing_is_delivered_counts_with_the_records_before_it() {
     progress.delivered(at(11, 2));
     progress.page_processed(Some((number(12), None)));
     assert_eq!(progress.read_to(), None);
-    progress.found(&Checkpoint::At(at(11, 1)));
+    progress.found(&Checkpoint::At(at(11, 1)), Duration::ZERO);
     assert_eq!(progress.read_to(), None);
-    progress.found(&Checkpoint::At(at(11, 2)));
+    progress.found(&Checkpoint::At(at(11, 2)), Duration::ZERO);
     assert_eq!(progress.read_to(), Some(REACHED));
     // The last page of a shard may have no records.
     progress.page_processed(None);
     assert_eq!(progress.read_to(), Some(REACHED));
+}
+
+#[test]
+fn the_age_of_the_checkpoint_begins_anew_when_it_moves() {
+    let secs = Duration::from_secs;
+    let mut progress = Progress::new(Checkpoint::TrimHorizon);
+    assert_eq!(progress.since_checkpoint(secs(9)), None);
+    progress.found(&Checkpoint::TrimHorizon, secs(10));
+    progress.found(&Checkpoint::TrimHorizon, secs(15));
+    assert_eq!(progress.since_checkpoint(secs(17)), Some(secs(7)));
+    progress.found(&Checkpoint::At(at(4, 0)), secs(18));
+    progress.found(&Checkpoint::At(at(3, 0)), secs(20));
+    assert_eq!(progress.since_checkpoint(secs(21)), Some(secs(3)));
 }

@@ -1,18 +1,21 @@
 //! The state of a shard, as its tasks note it for snapshots, health and metrics.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use kinesis_common::metrics::histogram::Histogram;
 use kinesis_common::sync::Mutex;
 
 use super::calls::Work;
+use super::rate::Rates;
 use super::{AggregateCounts, ShardSnapshot, WorkerSnapshot};
 use crate::error::ProcessorError;
-use crate::health::{Failed, ProblemKind, ProblemLog};
+use crate::health::{Facts, Failed, ProblemKind, ProblemLog, ShardHealth, judge};
 use crate::metrics::{Meter, Metric, milliseconds};
 use crate::progress::ShardProgress;
 use crate::sequence::ExtendedSequenceNumber;
+use crate::service_time::ServiceClock;
 use crate::shard_control::ShardControl;
 use crate::shard_state::ShardState;
 
@@ -24,6 +27,9 @@ pub(crate) struct ShardStatus {
     /// The start time in the future for which the shard waits.
     starts_at: Mutex<Option<SystemTime>>,
     records: AtomicU64,
+    rates: Mutex<Rates>,
+    /// Propagation delays, once there is one.
+    delays: OnceLock<Box<Histogram>>,
     /// True after its processor has returned from its last call and was dropped.
     has_stopped: AtomicBool,
     control: ShardControl,
@@ -39,6 +45,9 @@ pub(crate) struct ShardStatus {
 pub(crate) struct Totals {
     records: AtomicU64,
     bytes: AtomicU64,
+    delays: Histogram,
+    /// The clock that delays are measured by.
+    service_clock: ServiceClock,
     aggregates: Mutex<AggregateCounts>,
     pub(crate) meter: Meter,
     pub(crate) problems: Arc<ProblemLog>,
@@ -51,6 +60,8 @@ impl ShardStatus {
             state: Mutex::new(ShardState::WaitingOnParents),
             starts_at: Mutex::new(None),
             records: AtomicU64::new(0),
+            rates: Mutex::new(Rates::new(totals.problems.now())),
+            delays: OnceLock::new(),
             has_stopped: AtomicBool::new(false),
             control: ShardControl::default(),
             is_paused: AtomicBool::new(false),
@@ -132,6 +143,18 @@ impl ShardStatus {
         self.progress.lock().lag.fetched(self.now(), behind, spread);
     }
 
+    /// Notes that a page is delivered for the first time. `arrivals`: of some of its records.
+    pub(crate) fn first_delivery(&self, arrivals: impl Iterator<Item = SystemTime>) {
+        let now = self.totals.service_clock.exact_now();
+        for arrival in arrivals {
+            // The record may seem to arrive after its delivery, because two clocks differ.
+            let delay = now.duration_since(arrival).unwrap_or_default();
+            self.totals.delays.record(delay);
+            self.delays.get_or_init(Box::default).record(delay);
+            self.measure(Metric::PropagationDelay, milliseconds(delay));
+        }
+    }
+
     /// Notes that the processor has finished with its batch.
     pub(crate) fn batch_processed(&self) {
         self.work.lock().has_no_batch();
@@ -151,11 +174,18 @@ impl ShardStatus {
     /// Warns of a call that takes longer than `limit`, and measures how far processing is behind.
     pub(crate) fn watch_over(&self, limit: Option<Duration>) {
         let now = self.now();
+        let ages = {
+            let mut progress = self.progress.lock();
+            progress.lag.watch(now, self.is_paused());
+            [
+                (Metric::ProcessingLag, progress.lag.at(now)),
+                (Metric::MillisSinceCheckpoint, progress.since_checkpoint(now)),
+            ]
+        };
         if self.meter().is_on() {
             // The recorder is code of the application, so no lock is held while it runs.
-            let lag = self.progress.lock().lag.at(now);
-            if let Some(lag) = lag {
-                self.measure(Metric::ProcessingLag, milliseconds(lag));
+            for (metric, age) in ages {
+                age.into_iter().for_each(|age| self.measure(metric, milliseconds(age)));
             }
             let call = self.work.lock().call(now);
             let running_for = call.map_or(Duration::ZERO, |call| call.running_for);
@@ -202,12 +232,47 @@ impl ShardStatus {
         self.measure(Metric::RecordsProcessed, records as f64);
         self.measure(Metric::DataBytesProcessed, bytes as f64);
         self.records.fetch_add(records as u64, Ordering::Relaxed);
+        self.rates.lock().add(self.now(), records, bytes);
         self.totals.records.fetch_add(records as u64, Ordering::Relaxed);
         self.totals.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn found(&self, counts: &AggregateCounts) {
         self.totals.aggregates.lock().add(counts);
+    }
+
+    /// What the shard does. `longest_call`: time from which on a call of the processor does not return. `stops_at_gaps`:
+    /// whether the shard stops where records were trimmed.
+    pub(crate) fn health(&self, longest_call: Duration, stops_at_gaps: bool) -> ShardHealth {
+        let find = |kind| self.problems().find(kind, Some(&self.shard_id));
+        let (now, state) = (self.now(), self.state());
+        let since = |kind| find(kind).map(|problem| problem.since);
+        let processor_fails = since(ProblemKind::ProcessorFailing);
+        let reads_fail = since(ProblemKind::ReadsFailing);
+        let is_at_gap = stops_at_gaps && find(ProblemKind::RecordsTrimmed).is_some();
+        let call = self.work.lock().call(now).map(|call| call.running_for);
+        let progress = self.progress.lock();
+        let lag = &progress.lag;
+        let (activity, held_up_by) = judge(&Facts {
+            state,
+            call,
+            longest_call,
+            is_paused: self.is_paused(),
+            processor_fails,
+            reads_fail,
+            is_at_gap,
+            has_records: lag.has_records(),
+            behind: lag.behind(),
+            falls_behind: lag.falls_behind(),
+        });
+        ShardHealth {
+            shard_id: self.shard_id.clone(),
+            activity,
+            held_up_by,
+            lag: lag.at(now),
+            millis_behind_latest: lag.behind(),
+            since_checkpoint: progress.since_checkpoint(now),
+        }
     }
 
     pub(crate) fn snapshot(&self) -> ShardSnapshot {
@@ -218,13 +283,19 @@ impl ShardStatus {
             let work = self.work.lock();
             (work.call(now), work.batch_in_hand_for(now))
         };
-        let (lag, millis_behind_latest) = {
+        let (lag, millis_behind_latest, since_checkpoint) = {
             let progress = self.progress.lock();
-            (progress.lag.at(now), progress.lag.behind())
+            (progress.lag.at(now), progress.lag.behind(), progress.since_checkpoint(now))
         };
+        let [records_per_second, bytes_per_second] = self.rates.lock().per_second(now);
+        let delays = self.delays.get().map(|delays| delays.percentiles());
         ShardSnapshot {
             lag,
             millis_behind_latest,
+            since_checkpoint,
+            records_per_second,
+            bytes_per_second,
+            propagation_delay: delays.unwrap_or_default(),
             batch_in_hand_for,
             call,
             read_failures: reads.as_ref().map_or(0, |problem| problem.failures),
@@ -259,10 +330,17 @@ impl Totals {
         Self {
             records: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            delays: Histogram::default(),
+            service_clock: ServiceClock::new(Arc::clone(problems.clock())),
             aggregates: Mutex::default(),
             meter,
             problems,
         }
+    }
+
+    /// Sets the clock that delays are measured by. Default: one that has learned nothing from the service.
+    pub(crate) fn with_service_clock(self, service_clock: ServiceClock) -> Self {
+        Self { service_clock, ..self }
     }
 
     pub(crate) fn snapshot(
@@ -275,6 +353,9 @@ impl Totals {
         let aggregates = *self.aggregates.lock();
         WorkerSnapshot {
             worker_id: worker_id.to_owned(),
+            records_per_second: shards.iter().map(|shard| shard.records_per_second).sum(),
+            bytes_per_second: shards.iter().map(|shard| shard.bytes_per_second).sum(),
+            propagation_delay: self.delays.percentiles(),
             shards,
             records_delivered: self.records.load(Ordering::Relaxed),
             bytes_delivered: self.bytes.load(Ordering::Relaxed),

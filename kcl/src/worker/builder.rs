@@ -37,6 +37,7 @@ use crate::metrics::{Meter, Sink, Uploads};
 use crate::processor::{ErasedFactory, ProcessorFactory, streamed};
 use crate::retrieval::{ByteBudget, StreamCheck};
 use crate::shard_consumer::Worker;
+use crate::snapshot::Totals;
 use crate::task::Task;
 use crate::worker_state::{LastState, StateSender, StateWatch, WorkerState};
 
@@ -89,7 +90,8 @@ impl Scheduler {
         problems: Arc<ProblemLog>,
         seed: u64,
     ) -> Self {
-        let view = View::new(&worker, coordinator.fleet_view(), states, meter, problems);
+        let totals = Totals::new(meter, problems).with_service_clock(coordinator.service_clock());
+        let view = View::new(&worker, coordinator.fleet_view(), states, totals);
         Self { coordinator, view: Arc::new(view), worker, seed, uploads: None }
     }
 

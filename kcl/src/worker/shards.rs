@@ -17,10 +17,10 @@ use crate::clock::Clock;
 use crate::config::{ConsumerConfig, OnTrimmedGap, ShardPosition};
 use crate::coordinator::SharedFleetView;
 use crate::error::WorkerError;
-use crate::health::{Health, Problem, ProblemKind, ProblemLog};
+use crate::health::{Health, Problem, ProblemKind, STUCK_AFTER, ShardActivity, ShardHealth};
 use crate::lease::{HeldLease, LeaseEnd};
 use crate::lease_table::LeaseTableSnapshot;
-use crate::metrics::{Meter, Metric, milliseconds};
+use crate::metrics::{Metric, milliseconds};
 use crate::retrieval::ByteBudget;
 use crate::seek::SeekError;
 use crate::shard_consumer::{ShardConsumer, Worker};
@@ -66,8 +66,7 @@ impl View {
         worker: &Worker,
         fleet: SharedFleetView,
         states: StateSender,
-        meter: Meter,
-        problems: Arc<ProblemLog>,
+        totals: Totals,
     ) -> Self {
         Self {
             worker_id: worker.worker_id.clone(),
@@ -76,7 +75,7 @@ impl View {
             states,
             clock: Arc::clone(&worker.clock),
             config: Arc::clone(&worker.config),
-            totals: Arc::new(Totals::new(meter, problems)),
+            totals: Arc::new(totals),
             shards: Mutex::default(),
             paused: Mutex::default(),
         }
@@ -171,11 +170,35 @@ impl View {
         for status in &shards {
             status.watch_over(limit);
         }
+        if self.totals.meter.is_on() {
+            self.measure(&shards);
+        }
+    }
+
+    /// Measures what the worker's shards have in common.
+    fn measure(&self, shards: &[Arc<ShardStatus>]) {
+        let meter = &self.totals.meter;
         let behind = shards.iter().filter_map(|status| status.progress().lock().lag.behind()).max();
         if let Some(behind) = behind {
-            let (meter, metric) = (&self.totals.meter, Metric::ApplicationMillisBehindLatest);
-            meter.put(metric, None, milliseconds(behind));
+            meter.put(Metric::ApplicationMillisBehindLatest, None, milliseconds(behind));
         }
+        let health: Vec<_> = shards.iter().map(|status| self.health_of(status)).collect();
+        for (metric, activity) in [
+            (Metric::IdleShards, ShardActivity::Idle),
+            (Metric::WorkingShards, ShardActivity::Working),
+            (Metric::SlowShards, ShardActivity::Slow),
+            (Metric::StuckShards, ShardActivity::Stuck),
+            (Metric::PausedShards, ShardActivity::Paused),
+        ] {
+            let count = health.iter().filter(|shard| shard.activity == activity).count();
+            meter.put(metric, None, count as f64);
+        }
+    }
+
+    fn health_of(&self, status: &ShardStatus) -> ShardHealth {
+        let longest_call = self.config.log_warning_for_task_after.unwrap_or(STUCK_AFTER);
+        let stops_at_gaps = self.config.on_trimmed_gap == OnTrimmedGap::StopShard;
+        status.health(longest_call, stops_at_gaps)
     }
 
     pub(super) fn health(&self) -> Health {
@@ -196,7 +219,9 @@ impl View {
             since: Duration::ZERO,
             failures: 1,
         }));
-        Health::new(problems, self.config.failover_time)
+        let shards: Vec<_> = self.shards.lock().values().cloned().collect();
+        let shards = shards.iter().map(|status| self.health_of(status)).collect();
+        Health::new(problems, shards, self.config.failover_time)
     }
 
     pub(super) fn snapshot(&self) -> WorkerSnapshot {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod acquired;
+mod activity;
 mod admin;
 mod blocked;
 mod brownout;

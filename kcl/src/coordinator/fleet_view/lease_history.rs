@@ -182,11 +182,6 @@ impl LeaseHistory {
         self.checkpoint.0 == Checkpoint::ShardEnd
     }
 
-    /// The worker that processes the shard. `None`: the lease is unassigned.
-    pub(super) fn owner(&self) -> Option<&str> {
-        self.current.owner.as_deref()
-    }
-
     /// Time since the checkpoint last moved.
     pub(super) fn checkpoint_age(&self, now: Duration) -> Duration {
         now.saturating_sub(self.checkpoint.1)

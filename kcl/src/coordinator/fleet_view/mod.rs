@@ -227,15 +227,6 @@ impl FleetView {
         self.leases.get(key).is_some_and(LeaseHistory::has_ended)
     }
 
-    /// For each unfinished lease of this worker, by shard: the time since its checkpoint last
-    /// moved.
-    pub(crate) fn checkpoint_ages(&self, now: Duration) -> Vec<(String, Duration)> {
-        let mine = self.leases.iter().filter(|(_, history)| {
-            history.owner() == Some(&self.worker_id) && !history.has_ended()
-        });
-        mine.map(|(key, history)| (key.clone(), history.checkpoint_age(now))).collect()
-    }
-
     /// The lease table for the application. `None`: it was not scanned yet.
     pub(crate) fn lease_table(&self, now: Duration) -> Option<LeaseTableSnapshot> {
         let (at, scan) = self.latest.as_ref()?;

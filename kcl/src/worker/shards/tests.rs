@@ -11,7 +11,9 @@ use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::clock::SystemClock;
 use crate::coordinator::FleetView;
+use crate::health::ProblemLog;
 use crate::lease::{Lease, Recorder};
+use crate::metrics::Meter;
 use crate::processor::ShardContext;
 use crate::retrieval::{Retrieval, ShardSource, Start};
 use crate::service_time::ServiceClock;
@@ -48,7 +50,7 @@ fn shards(executor: Handle) -> (Shards, Arc<ProblemLog>) {
     let fleet = FleetView::new("worker", 1, worker.config.failover_time);
     let (states, meter) = (StateSender::default(), Meter::default());
     let fleet = Arc::new(Mutex::new(fleet));
-    let view = View::new(&worker, fleet, states, meter, Arc::clone(&problems));
+    let view = View::new(&worker, fleet, states, Totals::new(meter, Arc::clone(&problems)));
     (Shards::new(Arc::new(worker), Arc::new(view), 7), problems)
 }
 

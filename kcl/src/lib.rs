@@ -119,6 +119,11 @@
 //! the endpoint answers in JSON), and a user record of an aggregate about 24. All of that is counted. While a response is
 //! read, the SDK holds it a second time, which is not counted.
 //!
+//! With enhanced fan-out, a page is one event of a subscription, so its size is that which the service chooses: up to a
+//! few megabytes while the shard is behind. Memory is reserved by the size of the last events. An event that is larger
+//! becomes a debt, as above. Beyond that, HTTP/2 buffers up to 512 KiB of each subscription that is not read at the
+//! moment.
+//!
 //! # Features
 //!
 //! None is on by default.

@@ -179,9 +179,9 @@ async fn metrics_are_published_and_a_failure_holds_up_nothing() {
     let mut scene = Scene::new().await;
     let builder = scene.builder(CloudWatchConfig::default());
     let worker = builder.build().await.unwrap().spawn();
-    scene.process(600).await;
+    scene.process(240).await;
     let calls = scene.cloudwatch.calls();
-    assert!((8..=13).contains(&calls), "{calls} calls in ten minutes");
+    assert!((3..=5).contains(&calls), "{calls} calls in four minutes");
     for text in [
         "billing",
         "Operation",
@@ -203,16 +203,16 @@ async fn metrics_are_published_and_a_failure_holds_up_nothing() {
     assert!(worker.health().is_healthy(), "{}", worker.health());
 
     scene.cloudwatch.answer(Answer::Forbidden);
-    scene.process(120).await;
+    scene.process(70).await;
     let text = upload_problem(&worker).unwrap();
     assert!(text.contains("cloudwatch:PutMetricData"), "{text}");
     assert_eq!(worker.health().status, HealthStatus::Degraded);
     scene.cloudwatch.answer(Answer::Taken);
-    scene.process(120).await;
+    scene.process(70).await;
     assert_eq!(upload_problem(&worker), None);
 
     scene.cloudwatch.answer(Answer::Never);
-    scene.process(200).await;
+    scene.process(110).await;
     assert!(upload_problem(&worker).unwrap().contains("timeout"), "{:?}", upload_problem(&worker));
     let (stopping, deadline) = (scene.clock.now(), 20 * SECOND);
     let report = worker.shutdown(deadline).await.unwrap();

@@ -22,7 +22,7 @@ mod stream_check;
 mod trimmed;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_kinesis::types::{self, ShardIteratorType};
 use futures::FutureExt as _;
@@ -50,8 +50,8 @@ pub trait Retrieval: Send + Sync {
     /// A source of one shard. It has read nothing yet.
     fn open(&self, start: Start) -> Box<dyn ShardSource>;
 
-    /// Frees what the service keeps for the worker. Called when the worker ends. Default: does nothing.
-    fn stopped(&self) -> BoxFuture<'_, ()> {
+    /// Frees what the service keeps for the worker, within `limit`. Called when the worker ends. Default: does nothing.
+    fn stopped(&self, _limit: Duration) -> BoxFuture<'_, ()> {
         std::future::ready(()).boxed()
     }
 }

@@ -69,10 +69,13 @@ pub(crate) async fn run(
     states.enter(WorkerState::Stopping(failure.clone()));
     let stop_by = clock::after(clock::now(), deadline.saturating_add(STOP_MARGIN));
     let report = shutdown::stop(&coordinator, &mut shards, &mut held_leases, deadline).await;
-    retrieval.stopped().await;
-    if let Some(uploads) = uploads {
-        uploads.end(stop_by.saturating_duration_since(clock::now())).await;
-    }
+    let left = stop_by.saturating_duration_since(clock::now());
+    let uploaded = async {
+        if let Some(uploads) = uploads {
+            uploads.end(left).await;
+        }
+    };
+    tokio::join!(retrieval.stopped(left), uploaded);
     failure.map_or(report, Err)
 }
 

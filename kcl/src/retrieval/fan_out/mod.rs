@@ -25,9 +25,6 @@ use super::{Retrieval, ShardSource, Start};
 use crate::clock::Clock;
 use crate::config::{ConsumerConfig, FanOutConfig};
 
-/// Longest time that the end of a worker waits for the deregistration of its consumer.
-const DEREGISTRATION: Duration = Duration::from_secs(5);
-
 /// Reads shards with SubscribeToShard.
 #[derive(Debug)]
 pub(crate) struct FanOutRetrieval {
@@ -69,12 +66,12 @@ impl Retrieval for FanOutRetrieval {
         Box::new(FanOutSource::new(self, start))
     }
 
-    fn stopped(&self) -> BoxFuture<'_, ()> {
-        async {
+    fn stopped(&self, limit: Duration) -> BoxFuture<'_, ()> {
+        async move {
             if !self.deregister_on_stop {
                 return;
             }
-            let done = tokio::time::timeout(DEREGISTRATION, self.consumer.deregister()).await;
+            let done = tokio::time::timeout(limit, self.consumer.deregister()).await;
             let cause = match done {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => error.to_string(),

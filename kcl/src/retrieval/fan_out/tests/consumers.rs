@@ -109,11 +109,11 @@ async fn a_consumer_that_was_deregistered_is_registered_again() {
 async fn it_is_deregistered_at_the_end_only_if_the_settings_say_so() {
     let aws = Paused::start().await;
     let mut retrieval = aws.retrieval().await;
-    retrieval.stopped().await;
+    retrieval.stopped(Duration::from_secs(5)).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(aws.registered().await, 1);
     retrieval.deregister_on_stop = true;
-    retrieval.stopped().await;
+    retrieval.stopped(Duration::from_secs(5)).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(aws.registered().await, 0);
 }

@@ -92,6 +92,11 @@ impl RecordBuffer {
         Self { bytes, index }
     }
 
+    /// Drops the records from `len` on. The buffer stays as long as it is.
+    pub fn truncate(&mut self, len: usize) {
+        self.index.truncate(len);
+    }
+
     /// The number of records.
     pub fn len(&self) -> usize {
         self.index.len()

@@ -13,6 +13,7 @@ mod position;
 mod retrieval;
 #[cfg(feature = "serde")]
 pub(crate) mod timestamp;
+mod until;
 mod validate;
 
 #[cfg(feature = "cloudwatch")]
@@ -21,6 +22,7 @@ use kinesis_common::metrics::MetricsLevel;
 pub use kinesis_common::protocol::Wire;
 pub use position::{InitialPosition, ShardPosition, ShardPositions, StreamPosition};
 pub use retrieval::{FanOutConfig, FanOutConsumer, RetrievalMode};
+pub use until::Until;
 pub use validate::ConfigError;
 pub(crate) use validate::application_problem;
 
@@ -62,6 +64,14 @@ pub struct ConsumerConfig {
     pub worker_id: Option<String>,
     /// Where a shard without a checkpoint starts. Default [`InitialPosition::Latest`], as in Java.
     pub initial_position: InitialPosition,
+    /// End of a bounded replay, after which the worker ends by itself. Default `None`: it runs until it is stopped.
+    ///
+    /// Each shard finishes at its bound: its processor gets
+    /// [`shutdown_requested`](crate::RecordProcessor::shutdown_requested) with the reason
+    /// [`Finished`](crate::ShutdownReason::Finished), and the worker keeps its lease. When nothing is left to do, the
+    /// worker stops, and [`WorkerHandle::join`](crate::WorkerHandle::join) returns a report. A worker beside others ends
+    /// when its own shards have finished and the others are alive for a failover time.
+    pub until: Option<Until>,
     /// Time without a renewal after which a lease is expired and another worker may take it. Default 10 s.
     ///
     /// **It must be the same in the whole fleet**, Java workers included, because the table does not store it. Lower it
@@ -342,6 +352,7 @@ macro_rules! settings {
 settings! {
     ConsumerConfig by_hand { worker_id: Option<String> = None; }
     with_initial_position, initial_position: InitialPosition = InitialPosition::default();
+    with_until, until: Until = None;
     with_failover_time, failover_time: Duration = Duration::from_secs(10);
     with_max_leases, max_leases: usize = usize::MAX;
     with_max_lease_table_reads, max_lease_table_reads: u32 = 5;

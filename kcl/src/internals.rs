@@ -15,6 +15,7 @@ pub use crate::executor::Executor;
 pub use crate::lease::item::{
     CorruptItem, Item, LEADER, TableItem, attribute, decode, encode, number, text, throughput,
 };
+pub use crate::lease::local::{LocalLeaseStore, apply};
 pub use crate::lease::model::{Lease, PendingCheckpoint, Stamp, StreamIdentity};
 pub use crate::lease::readback::{adopt, read_back};
 pub use crate::lease::store::{

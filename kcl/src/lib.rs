@@ -162,6 +162,7 @@ pub mod metrics;
 mod millis;
 mod processor;
 mod progress;
+mod replay;
 mod retrieval;
 mod seek;
 mod sequence;
@@ -183,7 +184,7 @@ pub use clock::Clock;
 pub use config::{
     AggregateRangePolicy, CheckpointPolicy, ConfigError, ConsumerConfig, FanOutConfig,
     FanOutConsumer, InitialPosition, OnRecreatedStream, OnStop, OnTrimmedGap, RetrievalMode,
-    ShardPosition, ShardPositions, StreamPosition, TableConfig, Wire,
+    ShardPosition, ShardPositions, StreamPosition, TableConfig, Until, Wire,
 };
 
 pub use error::{BuildError, ProcessorError, StartError, WorkerError};
@@ -197,6 +198,7 @@ pub use processor::{
     Checkpointer, OwnedBatch, OwnedRecord, PreparedCheckpoint, ProcessorFactory, Record,
     RecordBatch, RecordProcessor, Records, ShardContext, ShardEnd, Shutdown,
 };
+pub use replay::{ReplayEnd, ReplayReport, ReplayedShard};
 pub use seek::SeekError;
 pub use sequence::{ExtendedSequenceNumber, InvalidSequenceNumber, SequenceNumber};
 pub use shard_state::{ShardShutdown, ShardState, ShutdownReason};

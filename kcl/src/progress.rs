@@ -27,6 +27,9 @@ pub(crate) struct Tip {
     pub(crate) reached: SystemTime,
     /// The last record that the reader fetched under this lease.
     pub(crate) fetched: Option<SequenceNumber>,
+    /// Whether the shard was open: the answer had neither a record nor the end of the shard. The answer with the last
+    /// records of a closed shard may not tell that the shard has ended.
+    pub(crate) was_open: bool,
 }
 
 /// The positions and times of one shard. They only rise, except `delivered` after a failed call.
@@ -118,6 +121,11 @@ impl Progress {
     /// Notes that the pages which are not processed were dropped. They will be read again.
     pub(crate) fn pages_dropped(&mut self) {
         self.lag.pages_dropped();
+    }
+
+    /// Notes that the shard is read no further, because it has reached the bound of a replay. It is not behind.
+    pub(crate) fn finished(&mut self) {
+        self.lag = Lag::default();
     }
 
     /// The last record of the pages that are processed under this lease, and a time before which everything that arrived
@@ -221,8 +229,26 @@ impl Progress {
     /// The time up to which each record of the shard is checkpointed, or was not to be delivered. `None` if a
     /// fetched record is not, or if the tip was not reached yet.
     pub(crate) fn read_to(&self) -> Option<SystemTime> {
+        let tip = self.processed_tip()?;
+        self.unwritten().is_none().then_some(tip.reached)
+    }
+
+    /// The time up to which all records of the open shard were processed, and the last of them. `None` if a fetched record
+    /// was not, or if the shard was not seen open at its tip.
+    pub(crate) fn processed_to(&self) -> Option<(SystemTime, Option<&SequenceNumber>)> {
+        let tip = self.processed_tip().filter(|tip| tip.was_open)?;
+        Some((tip.reached, self.passed.as_ref()))
+    }
+
+    /// The last record delivered in a batch on which the processor has not failed.
+    pub(crate) fn last_delivered(&self) -> Option<&ExtendedSequenceNumber> {
+        self.delivered.as_ref()
+    }
+
+    /// The tip, if all records before it are processed.
+    fn processed_tip(&self) -> Option<&Tip> {
         let tip = self.tip.as_ref()?;
-        (self.nothing_waits(tip) && self.unwritten().is_none()).then_some(tip.reached)
+        self.nothing_waits(tip).then_some(tip)
     }
 
     /// True if every record that was fetched is processed. The checkpoint does not decide this, because it may be within the

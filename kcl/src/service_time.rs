@@ -75,6 +75,15 @@ impl ServiceClock {
         aws_sdk_dynamodb::Client::from_conf(config.build())
     }
 
+    /// Returns a client of Kinesis like this one, from whose answers the clock learns the time.
+    pub(crate) fn told_by_kinesis(
+        &self,
+        client: &aws_sdk_kinesis::Client,
+    ) -> aws_sdk_kinesis::Client {
+        let config = client.config().to_builder().interceptor(self.clone());
+        aws_sdk_kinesis::Client::from_conf(config.build())
+    }
+
     /// The service's time, to about a second: the latest `Date` and the time that has passed since. Before the
     /// first answer, it is the host's time of day.
     pub(crate) fn now(&self) -> SystemTime {

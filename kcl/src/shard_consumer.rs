@@ -7,7 +7,9 @@
 //! 2. *Waiting for the start*: until the service's time is that at which the shard starts, if its lease names one.
 //! 3. *Initializing*: the processor is created and initialised.
 //! 4. *Processing*: pages are read, de-aggregated, and delivered to the processor.
-//! 5. *Shutting down*, for one of three reasons:
+//! 5. *Shutting down*, for one of four reasons:
+//!    * *Finished*: all records up to the bound of a replay were processed. The processor has its last chance to
+//!      checkpoint, and the lease stays with this worker, in the state *finished*, until the worker ends.
 //!    * *Shard end*: the last record was processed. The leases of the children are created and noted in this
 //!      lease, then the processor checkpoints the end, then `SHARD_END` lets the children start.
 //!    * *Requested*, by a planned stop of the worker or because the lease moves to another worker: the
@@ -15,10 +17,11 @@
 //!    * *Lease lost*: the processor is told, and nothing is written any more.
 //! 6. *Done*.
 
+mod limits;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_smithy_types::DateTime;
 use fastrand::Rng;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +35,7 @@ use crate::health::ProblemKind;
 use crate::lease::{ChildShard, HeldLease, Lease, LeaseEnd, Retry};
 use crate::metrics::Metric;
 use crate::processor::{Checkpointer, ErasedFactory, ErasedProcessor, ShardContext};
+use crate::replay::{Bound, Bounds};
 use crate::retrieval::{ByteBudget, Page, Pages, Position, Retrieval, ShardBudget, Start};
 use crate::seek::{self, Processed, SeekError};
 use crate::service_time::{HOST_SKEW, ServiceClock};
@@ -43,9 +47,6 @@ use crate::stream::LeaseStart;
 /// Time without a page after which a consumer checks whether to write `read_to` to the lease, at the next whole second.
 const NOTE_CHECK_AFTER: Duration = Duration::from_secs(1);
 
-/// Longest pause between two comparisons of the service's time with the time at which a shard starts.
-const START_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-
 /// The parts of a worker that all its shards share.
 pub(crate) struct Worker {
     pub(crate) application: String,
@@ -55,6 +56,8 @@ pub(crate) struct Worker {
     pub(crate) config: Arc<ConsumerConfig>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) service_clock: ServiceClock,
+    /// Where shards finish. `None`: they do not.
+    pub(crate) bounds: Option<Bounds>,
     pub(crate) retrieval: Arc<dyn Retrieval>,
     pub(crate) budget: Arc<ByteBudget>,
     pub(crate) factory: Arc<dyn ErasedFactory>,
@@ -73,6 +76,8 @@ pub(crate) struct ShardConsumer {
     random: Rng,
     /// The children that the last page of the shard named.
     children: Vec<ChildShard>,
+    /// The bound of a replay.
+    bound: Option<Bound>,
     /// The state of the lease after this worker ended its ownership.
     outcome: Option<ShardShutdown>,
 }
@@ -113,7 +118,9 @@ impl ShardConsumer {
             Arc::clone(&worker.clock),
             random.fork(),
         );
+        let bounds = worker.bounds.as_ref();
         Self {
+            bound: bounds.map(|bounds| bounds.of(held_lease.shard_id())),
             worker,
             held_lease,
             status,
@@ -149,6 +156,10 @@ impl ShardConsumer {
                     })),
                     None => Err(ShutdownReason::Requested),
                 },
+                ShardState::Finished => Err(self.invoker.stop.raised().await),
+                ShardState::ShuttingDown(ShutdownReason::Finished) => {
+                    self.finish(&mut running).await
+                }
                 ShardState::ShuttingDown(ShutdownReason::ShardEnd) => {
                     self.end_shard(&mut running).await
                 }
@@ -180,40 +191,6 @@ impl ShardConsumer {
             }
             self.invoker.pause(self.worker.config.parent_poll_interval).await?;
         }
-    }
-
-    /// Waits until the service's time is that at which the shard starts. The service has no iterator for a later time.
-    async fn wait_for_start(&self) -> Result<Event, ShutdownReason> {
-        // The time of a lease at `LATEST` is the service's own, and is past.
-        let is_at_time = self.held_lease.lease().checkpoint == Checkpoint::AtTimestamp;
-        let Some(Position::Time(time)) = self.start_position().filter(|_| is_at_time) else {
-            return Ok(Event::StartReached);
-        };
-        let service_time = || self.worker.service_clock.now();
-        // A host of the service whose clock is slow would still refuse the time.
-        let reached = time.checked_add(HOST_SKEW).unwrap_or(time);
-        while let Ok(left) = reached.duration_since(service_time())
-            && !left.is_zero()
-        {
-            if self.status.waits_until(Some(time)).is_none() {
-                tracing::info!(
-                    shard_id = self.held_lease.shard_id(),
-                    start = %DateTime::from(time),
-                    "the shard starts at a time in the future, and waits"
-                );
-            }
-            // The service's time may change by more than that of this host.
-            self.invoker.pause(left.min(START_CHECK_INTERVAL)).await?;
-        }
-        self.status.waits_until(None);
-        Ok(Event::StartReached)
-    }
-
-    /// The position at which this worker starts to read. `None`: the shard is finished.
-    fn start_position(&self) -> Option<Position> {
-        let lease = self.held_lease.lease();
-        let initial = &self.worker.config.initial_position;
-        Position::start(&lease.checkpoint, lease.resume_from, initial)
     }
 
     /// Creates and initialises the processor.
@@ -297,10 +274,18 @@ impl ShardConsumer {
                 // A busy shard needs no note, because its checkpoint is young.
                 () = tokio::time::sleep(NOTE_CHECK_AFTER + until_next_second(now)) => {
                     self.note_read_to(&mut note).await;
+                    if self.has_reached_bound() {
+                        return Ok(ShutdownReason::Finished);
+                    }
                     continue;
                 }
             };
-            let Page { records, millis_behind_latest, end, held } = page;
+            let Page { mut records, millis_behind_latest, mut end, held } = page;
+            let is_beyond = self.bound.as_ref().is_some_and(|bound| bound.cut(&mut records));
+            if is_beyond {
+                // The shard has records that are not delivered, so it has not ended for the application.
+                end = None;
+            }
             let last = records.last_sequence_number();
             let last = last.map(|number| (number, records.arrival(records.len() - 1)));
             let Some(Reading { deaggregator, .. }) = reading else {
@@ -333,6 +318,9 @@ impl ShardConsumer {
             if let Some(children) = end {
                 self.children = children;
                 return Ok(ShutdownReason::ShardEnd);
+            }
+            if is_beyond || self.has_reached_bound() {
+                return Ok(ShutdownReason::Finished);
             }
         }
     }

@@ -15,6 +15,8 @@ pub enum ShardState {
     Initializing,
     /// Records are being delivered.
     Processing,
+    /// All records up to [`until`](crate::ConsumerConfig::until) were processed. The worker keeps the lease.
+    Finished,
     /// The worker is giving it up, for this reason.
     ShuttingDown(ShutdownReason),
     /// The worker has given it up.
@@ -26,6 +28,8 @@ pub enum ShardState {
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ShutdownReason {
+    /// All records up to [`until`](crate::ConsumerConfig::until) were delivered. The worker keeps the lease until it ends.
+    Finished,
     /// The worker stops, or the lease moves to another worker.
     Requested,
     /// All records of the shard were delivered.
@@ -88,6 +92,7 @@ impl ShardState {
     pub(crate) fn on(self, event: Event) -> Self {
         match (self, event) {
             (Self::Done, _) => Self::Done,
+            (Self::Finished, Event::ShutDown(ShutdownReason::Finished)) => Self::Finished,
             (Self::ShuttingDown(was), Event::ShutDown(reason)) => {
                 Self::ShuttingDown(was.max(reason))
             }
@@ -95,6 +100,7 @@ impl ShardState {
             (Self::WaitingOnParents, Event::ParentsEnded) => Self::WaitingForStart,
             (Self::WaitingForStart, Event::StartReached) => Self::Initializing,
             (Self::Initializing, Event::Initialized) => Self::Processing,
+            (Self::ShuttingDown(ShutdownReason::Finished), Event::Finished) => Self::Finished,
             (Self::ShuttingDown(_), Event::Finished) => Self::Done,
             (state, _) => state,
         }
@@ -122,7 +128,8 @@ mod tests {
     use super::*;
     use Event::{Finished, Initialized, ParentsEnded, ShutDown, StartReached};
     use ShardState::{
-        Done, Initializing, Processing, ShuttingDown, WaitingForStart, WaitingOnParents,
+        Done, Finished as ReplayFinished, Initializing, Processing, ShuttingDown, WaitingForStart,
+        WaitingOnParents,
     };
     use ShutdownReason::{LeaseLost, Requested, ShardEnd};
     use proptest::prelude::*;
@@ -140,6 +147,23 @@ mod tests {
             state = state.on(event);
             assert_eq!(state, next);
         }
+    }
+
+    #[test]
+    fn a_finished_shard_waits_until_it_is_given_up() {
+        let mut state = Processing;
+        for (event, next) in [
+            (ShutDown(ShutdownReason::Finished), ShuttingDown(ShutdownReason::Finished)),
+            (Finished, ReplayFinished),
+            (Finished, ReplayFinished),
+            (ShutDown(Requested), ShuttingDown(Requested)),
+            (Finished, Done),
+        ] {
+            state = state.on(event);
+            assert_eq!(state, next);
+        }
+        let finishing = ShuttingDown(ShutdownReason::Finished);
+        assert_eq!(finishing.on(ShutDown(Requested)), ShuttingDown(Requested));
     }
 
     #[test]
@@ -176,6 +200,7 @@ mod tests {
             Just(StartReached),
             Just(Initialized),
             Just(Finished),
+            Just(ShutDown(ShutdownReason::Finished)),
             Just(ShutDown(Requested)),
             Just(ShutDown(ShardEnd)),
             Just(ShutDown(LeaseLost)),
@@ -189,8 +214,10 @@ mod tests {
             WaitingForStart => 1,
             Initializing => 2,
             Processing => 3,
-            ShuttingDown(reason) => 4 + reason as u8,
-            Done => 9,
+            ShuttingDown(ShutdownReason::Finished) => 4,
+            ReplayFinished => 5,
+            ShuttingDown(reason) => 5 + reason as u8,
+            Done => 10,
         }
     }
 

@@ -77,6 +77,7 @@ use crate::processor::{
 };
 use crate::retrieval::{ByteBudget, RawRecord, ShardBudget};
 use crate::sequence::SequenceNumber;
+use crate::shard_state::ShutdownReason;
 
 /// Builder of a [`TestShard`].
 #[derive(Debug, Clone)]
@@ -358,7 +359,7 @@ impl TestShard {
         processor: &mut P,
     ) -> Result<(), ProcessorError> {
         self.request_shutdown();
-        let shutdown = Shutdown::new(&self.checkpointer, &self.tokens);
+        let shutdown = Shutdown::new(&self.checkpointer, &self.tokens, ShutdownReason::Requested);
         processor.shutdown_requested(shutdown).await
     }
 

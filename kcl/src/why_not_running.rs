@@ -46,6 +46,8 @@ pub enum WhyNotRunning {
         /// Worker that holds the lease and waits.
         owner: Option<String>,
     },
+    /// This worker processed all its records up to [`until`](crate::ConsumerConfig::until), and keeps its lease.
+    ReachedUntil,
     /// This worker holds its lease and waits, because the shard starts at a time in the future.
     WaitsForStart {
         /// That time.
@@ -172,6 +174,7 @@ fn within(
             let gap = asker.stops_at_gaps.then(|| of_shard(ProblemKind::RecordsTrimmed)).flatten();
             gap.or_else(|| of_shard(ProblemKind::ReadsFailing))
         }
+        ShardState::Finished => Some(WhyNotRunning::ReachedUntil),
         ShardState::Done => None,
     }
 }
@@ -287,6 +290,9 @@ impl fmt::Display for WhyNotRunning {
                     parents.join(" and ")
                 )
             }
+            Self::ReachedUntil => f.write_str(
+                "this worker processed it up to the bound of the replay (until), so there is nothing to do",
+            ),
             Self::WaitsForStart { time } => write!(
                 f,
                 "this worker has it and waits until {}, when it starts: if that is too late, correct \

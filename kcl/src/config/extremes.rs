@@ -23,7 +23,7 @@ use self::shared::{Extremes, Single, ends};
 use super::{
     AggregateRangePolicy, CheckpointPolicy, ConsumerConfig, FanOutConfig, FanOutConsumer,
     InitialPosition, OnRecreatedStream, OnStop, OnTrimmedGap, RetrievalMode, ShardPosition,
-    ShardPositions, StreamPosition, TableConfig,
+    ShardPositions, StreamPosition, TableConfig, Until,
 };
 use crate::clock::TokioClock;
 use crate::delivery::AutoCheckpoint;
@@ -104,6 +104,18 @@ impl Extremes for RetrievalMode {
             Self::FanOut(fan_out)
         });
         fan_out.chain([Self::Polling]).collect()
+    }
+}
+
+impl Extremes for Until {
+    fn extremes() -> Vec<Self> {
+        let times = InitialPosition::extremes().into_iter().filter_map(|position| match position {
+            InitialPosition::AtTimestamp(time) => Some(Self::Timestamp(time)),
+            _ => None,
+        });
+        let last = "9".repeat(128).parse().unwrap();
+        let named = Self::SequenceNumbers([("shardId-000000000000".to_owned(), last)].into());
+        times.chain([Self::Tip, Self::SequenceNumbers(BTreeMap::new()), named]).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{CheckpointPolicy, ConsumerConfig, RetrievalMode};
+use super::{CheckpointPolicy, ConsumerConfig, RetrievalMode, StreamPosition, Until};
 
 const MIB: usize = 1 << 20;
 
@@ -70,6 +70,21 @@ impl ConsumerConfig {
              and in the year 9999 at most"
                 .into(),
         );
+        if let Some(Until::Timestamp(time)) = self.until {
+            require(
+                is_timestamp(time),
+                "until is a time that no record can have; it must be at 1970-01-01 or later, and in the year \
+                 9999 at most"
+                    .into(),
+            );
+            if let StreamPosition::AtTimestamp(start) = self.initial_position.of_others() {
+                require(
+                    start < time,
+                    "until is a time before initial_position; it must be at a later time, or no record is read"
+                        .into(),
+                );
+            }
+        }
         if let RetrievalMode::FanOut(fan_out) = &self.retrieval
             && let Some(problem) = fan_out.problem()
         {

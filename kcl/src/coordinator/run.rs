@@ -46,7 +46,8 @@ pub(crate) struct CoordinatorParts {
     /// A random number that tells this process from other processes of the same worker id.
     pub(crate) process: u64,
     pub(crate) kinesis: aws_sdk_kinesis::Client,
-    pub(crate) dynamodb: aws_sdk_dynamodb::Client,
+    /// `None`: the worker has no lease table.
+    pub(crate) dynamodb: Option<aws_sdk_dynamodb::Client>,
     pub(crate) config: Arc<ConsumerConfig>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) seed: u64,

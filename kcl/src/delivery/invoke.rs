@@ -227,17 +227,49 @@ impl Invoker {
         processor: &mut dyn ErasedProcessor,
         checkpointer: &Checkpointer,
     ) -> bool {
-        let tokens = self.stop.for_call();
-        let shutdown = Shutdown::new(checkpointer, &tokens);
-        let call = self.call(SHUTDOWN_REQUESTED, async {
-            processor.call(Call::ShutdownRequested(shutdown)).await
-        });
-        let result = call.await;
+        let result = self.last_call(processor, checkpointer, ShutdownReason::Requested).await;
         if let Err(error) = &result {
             let shard_id = self.held_lease.shard_id();
             tracing::error!(shard_id, %error, "the processor failed in shutdown_requested, and the stop goes on");
         }
         result.is_ok()
+    }
+
+    /// Asks the processor for its checkpoint at the end of a bounded replay, until it succeeds.
+    ///
+    /// # Errors
+    /// The shard is to be given up.
+    pub(crate) async fn finish(
+        &mut self,
+        processor: &mut dyn ErasedProcessor,
+        checkpointer: &Checkpointer,
+    ) -> Result<(), ShutdownReason> {
+        let mut backoff = self.backoff();
+        loop {
+            self.check_lease()?;
+            let result = self.last_call(processor, checkpointer, ShutdownReason::Finished).await;
+            let Err(error) = result else { break };
+            let failure = Failure { error: &error, records: None, is_repeated: true };
+            let pause = self.on_failure(SHUTDOWN_REQUESTED, &mut backoff, &failure)?;
+            self.pause(pause).await?;
+        }
+        self.status.succeeded();
+        Ok(())
+    }
+
+    /// Calls `shutdown_requested`.
+    async fn last_call(
+        &self,
+        processor: &mut dyn ErasedProcessor,
+        checkpointer: &Checkpointer,
+        reason: ShutdownReason,
+    ) -> Result<(), ProcessorError> {
+        let tokens = self.stop.for_call();
+        let shutdown = Shutdown::new(checkpointer, &tokens, reason);
+        let call = self.call(SHUTDOWN_REQUESTED, async {
+            processor.call(Call::ShutdownRequested(shutdown)).await
+        });
+        call.await
     }
 
     /// Drops the processor. A panic in its `drop` is only logged, because nothing is left to do for the shard.

@@ -39,7 +39,7 @@ pub struct ShardHealth {
 pub enum ShardActivity {
     /// It waits for its parents or its start time, its processor is initialised, or its first page is read.
     Starting,
-    /// All records that the shard has are processed.
+    /// All records that the shard has are processed, or all up to [`until`](crate::ConsumerConfig::until).
     Idle,
     /// Records are processed, and the shard keeps up or catches up.
     Working,
@@ -109,6 +109,7 @@ pub(crate) fn judge(facts: &Facts) -> (ShardActivity, Option<HeldUpBy>) {
         ShardState::WaitingOnParents | ShardState::WaitingForStart | ShardState::Initializing => {
             (ShardActivity::Starting, None)
         }
+        ShardState::Finished => (ShardActivity::Idle, None),
         ShardState::ShuttingDown(_) | ShardState::Done => (ShardActivity::Stopping, None),
         ShardState::Processing if facts.is_at_gap => (ShardActivity::Stuck, Some(HeldUpBy::Reads)),
         // Records that were fetched before are still processed.

@@ -150,6 +150,7 @@ impl InjectedWorker {
             config,
             clock,
             service_clock,
+            bounds: None,
             retrieval: parts.retrieval,
             factory: Arc::new(factory),
             executor: parts.processors,

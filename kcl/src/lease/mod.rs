@@ -10,6 +10,7 @@ mod fence;
 mod golden;
 mod held_lease;
 pub(crate) mod item;
+pub(crate) mod local;
 #[cfg(test)]
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "it has more users in its own crate")]
 #[path = "../../../integration-tests/simulation/src/memory/mod.rs"]
@@ -35,6 +36,7 @@ pub(crate) use held_lease::{HeldLease, LeaseEnd, RenewerServices, Retry, WeakHel
 pub(crate) use item::Item;
 #[cfg(test)]
 pub(crate) use item::text;
+pub(crate) use local::LocalLeaseStore;
 #[cfg(feature = "testing")]
 pub(crate) use model::PendingCheckpoint;
 #[cfg(test)]

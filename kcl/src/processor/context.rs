@@ -181,16 +181,27 @@ impl<'a> ShardEnd<'a> {
     }
 }
 
-/// A planned stop, or the move of the shard to another worker.
+/// A planned stop, the move of the shard to another worker, or the end of a bounded replay.
 #[derive(Debug, Clone, Copy)]
 pub struct Shutdown<'a> {
     checkpointer: &'a Checkpointer,
     tokens: &'a StopSignals,
+    reason: ShutdownReason,
 }
 
 impl<'a> Shutdown<'a> {
-    pub(crate) fn new(checkpointer: &'a Checkpointer, tokens: &'a StopSignals) -> Self {
-        Self { checkpointer, tokens }
+    pub(crate) fn new(
+        checkpointer: &'a Checkpointer,
+        tokens: &'a StopSignals,
+        reason: ShutdownReason,
+    ) -> Self {
+        Self { checkpointer, tokens, reason }
+    }
+
+    /// Reason: [`Finished`](ShutdownReason::Finished) if all records up to [`until`](crate::ConsumerConfig::until) were
+    /// delivered, otherwise [`Requested`](ShutdownReason::Requested).
+    pub fn reason(&self) -> ShutdownReason {
+        self.reason
     }
 
     /// Checkpointer of the shard. `checkpoint()` covers all batches that succeeded, but not a batch on which the

@@ -112,11 +112,11 @@ pub trait RecordProcessor: Send + 'static {
         async {}
     }
 
-    /// Has the last chance to checkpoint, because the worker stops or the shard moves to another worker. Nothing more is
-    /// delivered.
+    /// Has the last chance to checkpoint. Nothing more is delivered, because the worker stops, the shard moves to another
+    /// worker, or all records up to [`until`](crate::ConsumerConfig::until) were delivered.
     ///
     /// # Errors
-    /// The error is logged, and the stop goes on.
+    /// The error is logged. A stop goes on. At the end of a bounded replay, the call is repeated until it succeeds.
     fn shutdown_requested(
         &mut self,
         shutdown: Shutdown<'_>,

@@ -123,7 +123,7 @@ const REACHED: SystemTime = SystemTime::UNIX_EPOCH;
 fn at_tip(checkpoint: Checkpoint, fetched: Option<u64>) -> Progress {
     let mut progress = Progress::new(checkpoint);
     assert_eq!(progress.read_to(), None, "nothing is read yet");
-    progress.tip = Some(Tip { reached: REACHED, fetched: fetched.map(number) });
+    progress.tip = Some(Tip { reached: REACHED, fetched: fetched.map(number), was_open: true });
     progress
 }
 
@@ -132,7 +132,7 @@ fn a_shard_is_read_to_its_tip_when_all_that_was_fetched_is_checkpointed() {
     assert_eq!(at_tip(Checkpoint::TrimHorizon, None).read_to(), Some(REACHED));
     let mut progress = at_tip(Checkpoint::At(at(5, 0)), None);
     assert_eq!(progress.read_to(), Some(REACHED));
-    progress.tip = Some(Tip { reached: REACHED, fetched: Some(number(9)) });
+    progress.tip = Some(Tip { reached: REACHED, fetched: Some(number(9)), was_open: true });
     assert_eq!(progress.read_to(), None, "fetched, and not delivered");
     progress.delivered(at(9, 3));
     progress.page_processed(Some((number(9), None)));
@@ -163,7 +163,7 @@ fn a_page_of_which_nothing_is_delivered_counts_with_the_records_before_it() {
     progress.page_processed(Some((number(9), None)));
     assert_eq!(progress.read_to(), Some(REACHED));
     // A later page, whose last record was dropped: those before it must be checkpointed.
-    progress.tip = Some(Tip { reached: REACHED, fetched: Some(number(12)) });
+    progress.tip = Some(Tip { reached: REACHED, fetched: Some(number(12)), was_open: true });
     assert_eq!(progress.read_to(), None);
     progress.delivered(at(11, 2));
     progress.page_processed(Some((number(12), None)));
@@ -188,4 +188,25 @@ fn the_age_of_the_checkpoint_begins_anew_when_it_moves() {
     progress.found(&Checkpoint::At(at(4, 0)), secs(18));
     progress.found(&Checkpoint::At(at(3, 0)), secs(20));
     assert_eq!(progress.since_checkpoint(secs(21)), Some(secs(3)));
+}
+
+/// The answer with the last records of a closed shard may not tell that the shard has ended. Its children have records from
+/// before the time of that answer.
+#[test]
+fn a_shard_is_processed_up_to_a_time_only_if_it_was_open_then() {
+    for (was_open, fetched, passed, processed_to) in [
+        (true, None, None, Some((REACHED, None))),
+        (true, Some(9), Some(9), Some((REACHED, Some(9)))),
+        (true, Some(9), Some(8), None),
+        (true, Some(9), None, None),
+        (false, Some(9), Some(9), None),
+        (false, None, None, None),
+    ] {
+        let mut progress = Progress::new(Checkpoint::TrimHorizon);
+        progress.tip = Some(Tip { reached: REACHED, fetched: fetched.map(number), was_open });
+        progress.page_processed(passed.map(|passed| (number(passed), None)));
+        let found = progress.processed_to().map(|(time, passed)| (time, passed.cloned()));
+        let expected = processed_to.map(|(time, passed)| (time, passed.map(number)));
+        assert_eq!(found, expected, "{was_open} {fetched:?} {passed:?}");
+    }
 }

@@ -207,8 +207,10 @@ impl Polling {
             && let Some(reached) = date.no_later_than_answer()
         {
             let last = answer.records.last_sequence_number();
+            let last_is_none = last.is_none();
             let fetched = last.or_else(|| self.position.fetched().cloned());
-            self.status.progress().lock().tip = Some(Tip { reached, fetched });
+            self.status.progress().lock().tip =
+                Some(Tip { reached, fetched, was_open: last_is_none && answer.next.is_ok() });
         }
         self.unread_at = date.date().filter(|_| !is_last);
         Ok(answer)

@@ -49,6 +49,11 @@ impl RawRecords {
         self.0.is_empty()
     }
 
+    /// Drops the records from `len` on.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+
     pub(crate) fn sequence_number(&self, index: usize) -> SequenceNumber {
         let digits = self.0.sequence_number(index);
         digits.parse().expect("checked when the records were read")

@@ -207,6 +207,7 @@ impl Running {
             budget: Arc::clone(&budget),
             config: Arc::new(config),
             service_clock: ServiceClock::new(Arc::clone(&clock)),
+            bounds: None,
             clock,
             retrieval: Arc::new(pages),
             factory: Arc::new(move |_: &ShardContext| Handle(Arc::clone(&processor))),

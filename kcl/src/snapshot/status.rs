@@ -14,6 +14,7 @@ use crate::error::ProcessorError;
 use crate::health::{Facts, Failed, ProblemKind, ProblemLog, ShardHealth, judge};
 use crate::metrics::{Meter, Metric, milliseconds};
 use crate::progress::ShardProgress;
+use crate::replay::{ReplayEnd, ReplayedShard};
 use crate::sequence::ExtendedSequenceNumber;
 use crate::service_time::ServiceClock;
 use crate::shard_control::ShardControl;
@@ -30,6 +31,9 @@ pub(crate) struct ShardStatus {
     rates: Mutex<Rates>,
     /// Propagation delays, once there is one.
     delays: OnceLock<Box<Histogram>>,
+    bytes: AtomicU64,
+    /// True after all records up to the bound of a replay were processed.
+    finished: AtomicBool,
     /// True after its processor has returned from its last call and was dropped.
     has_stopped: AtomicBool,
     control: ShardControl,
@@ -62,6 +66,8 @@ impl ShardStatus {
             records: AtomicU64::new(0),
             rates: Mutex::new(Rates::new(totals.problems.now())),
             delays: OnceLock::new(),
+            bytes: AtomicU64::new(0),
+            finished: AtomicBool::new(false),
             has_stopped: AtomicBool::new(false),
             control: ShardControl::default(),
             is_paused: AtomicBool::new(false),
@@ -216,6 +222,29 @@ impl ShardStatus {
         self.problems().failed(ProblemKind::ProcessorFailing, Some(&self.shard_id), error)
     }
 
+    /// Notes that all records up to the bound of a replay were processed.
+    pub(crate) fn has_finished(&self) {
+        self.finished.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Relaxed)
+    }
+
+    /// The work on the shard, for the report of a bounded replay. `has_ended`: it was processed to its end.
+    pub(crate) fn replayed(&self, has_ended: bool) -> ReplayedShard {
+        ReplayedShard {
+            records: self.records.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            last: self.progress.lock().last_delivered().cloned(),
+            end: match has_ended {
+                true => ReplayEnd::ShardEnded,
+                false if self.is_finished() => ReplayEnd::Finished,
+                false => ReplayEnd::GivenUp,
+            },
+        }
+    }
+
     pub(crate) fn processor_stopped(&self) {
         self.has_stopped.store(true, Ordering::Relaxed);
     }
@@ -233,6 +262,7 @@ impl ShardStatus {
         self.measure(Metric::DataBytesProcessed, bytes as f64);
         self.records.fetch_add(records as u64, Ordering::Relaxed);
         self.rates.lock().add(self.now(), records, bytes);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.totals.records.fetch_add(records as u64, Ordering::Relaxed);
         self.totals.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }

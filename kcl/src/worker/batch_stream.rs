@@ -10,6 +10,7 @@ use futures::stream::{FusedStream, Stream};
 use tokio::sync::mpsc;
 
 use super::handle::WorkerHandle;
+use super::shutdown::ShutdownReport;
 use crate::error::WorkerError;
 use crate::processor::{Offer, OwnedBatch};
 
@@ -82,7 +83,7 @@ pub struct BatchStream {
     offers: mpsc::Receiver<Offer>,
     worker: WorkerHandle,
     /// `None`: the stream has ended.
-    outcome: Option<BoxFuture<'static, Result<(), WorkerError>>>,
+    outcome: Option<BoxFuture<'static, Result<ShutdownReport, WorkerError>>>,
     /// Deadline of the planned stop that follows the drop of the stream.
     stop_within: Duration,
 }

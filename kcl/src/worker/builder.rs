@@ -35,11 +35,15 @@ use crate::metrics::cloudwatch::CloudWatch;
 use crate::metrics::facade::FacadeSink;
 use crate::metrics::{Meter, Sink, Uploads};
 use crate::processor::{ErasedFactory, ProcessorFactory, streamed};
+use crate::replay::Bounds;
 use crate::retrieval::{ByteBudget, StreamCheck};
 use crate::shard_consumer::Worker;
 use crate::snapshot::Totals;
 use crate::task::Task;
 use crate::worker_state::{LastState, StateSender, StateWatch, WorkerState};
+
+/// Application of a worker without one.
+const STANDALONE: &str = "standalone";
 
 /// Worker that is ready to run: the stream, the lease table and the leases exist. Named after the Java library's class.
 ///
@@ -70,7 +74,7 @@ impl Scheduler {
             application: application.into(),
             stream: stream.into(),
             kinesis: aws_sdk_kinesis::Client::from_conf(kinesis.build()),
-            dynamodb: dynamodb_client(sdk_config),
+            dynamodb: Some(dynamodb_client(sdk_config)),
             factory: None,
             config: ConsumerConfig::default(),
             coordination: None,
@@ -80,6 +84,17 @@ impl Scheduler {
             cloudwatch: None,
             states: StateSender::default(),
         }
+    }
+
+    /// Starts building a worker without an application and without a lease table, for backfills and tests. It reads the
+    /// whole `stream`, a name or an ARN, in one process.
+    ///
+    /// Leases and checkpoints are kept in memory. So each start begins at the
+    /// [`initial_position`](ConsumerConfig::initial_position), and no other worker shares the shards. It makes no call to
+    /// DynamoDB, and needs no permission for it. Set [`until`](ConsumerConfig::until) if it should end by itself.
+    /// [`ShardContext::application`](crate::ShardContext::application) is `standalone`.
+    pub fn standalone(stream: impl Into<String>, sdk_config: &SdkConfig) -> SchedulerBuilder {
+        SchedulerBuilder { dynamodb: None, ..Self::builder(STANDALONE, stream, sdk_config) }
     }
 
     pub(crate) fn new(
@@ -151,7 +166,8 @@ pub struct SchedulerBuilder {
     application: String,
     stream: String,
     kinesis: aws_sdk_kinesis::Client,
-    dynamodb: aws_sdk_dynamodb::Client,
+    /// `None`: the worker has no lease table.
+    dynamodb: Option<aws_sdk_dynamodb::Client>,
     factory: Option<Arc<dyn ErasedFactory>>,
     config: ConsumerConfig,
     coordination: Option<Handle>,
@@ -179,7 +195,7 @@ impl SchedulerBuilder {
     /// Sets the SDK configuration for DynamoDB, if its endpoint, account or region differs from that of the stream. It
     /// replaces a [client](Self::dynamodb_client) that was set before.
     pub fn dynamodb_config(mut self, sdk_config: &SdkConfig) -> Self {
-        self.dynamodb = dynamodb_client(sdk_config);
+        self.dynamodb = Some(dynamodb_client(sdk_config));
         self
     }
 
@@ -201,7 +217,7 @@ impl SchedulerBuilder {
     /// Do not share it with code that blocks its runtime: a connection lives on the runtime that opened it, and
     /// renewals on a connection of a blocked runtime time out. Without one, the coordination has its own connections.
     pub fn dynamodb_client(mut self, client: aws_sdk_dynamodb::Client) -> Self {
-        self.dynamodb = client;
+        self.dynamodb = Some(client);
         self
     }
 
@@ -306,11 +322,15 @@ impl SchedulerBuilder {
     pub async fn lease_admin(self) -> Result<LeaseAdmin, BuildError> {
         let stream = self.check()?;
         let failover = self.config.failover_time;
+        let dynamodb = self.dynamodb.ok_or_else(|| {
+            let problem = "a standalone worker has no lease table: take Scheduler::builder to name its application";
+            ConfigError::new(vec![problem.to_owned()])
+        })?;
         let sync = find_leases(AdminParts {
             application: self.application,
             stream,
             kinesis: in_encoding(self.config.wire, &self.kinesis),
-            dynamodb: self.dynamodb,
+            dynamodb,
             config: self.config,
             clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock)),
             process: random_seed(),
@@ -387,6 +407,9 @@ impl SchedulerBuilder {
             random: random.fork(),
         };
         let retrieval = reading.choose().await?;
+        // Last, so that records which were acknowledged during the start are within the bound, too.
+        let service_time = coordinator.service_clock().now();
+        let bounds = config.until.as_ref().map(|until| Bounds::new(until, service_time));
         let worker = Worker {
             retrieval,
             application,
@@ -396,6 +419,7 @@ impl SchedulerBuilder {
             config,
             clock,
             service_clock: coordinator.service_clock(),
+            bounds,
             factory,
             executor: Arc::new(Handle::current()),
         };

@@ -24,8 +24,8 @@ use crate::worker_state::{StateWatch, WorkerState};
 
 /// Handle of a running worker. Clones are handles of the same worker.
 ///
-/// Dropping the handle does not stop the worker. It runs until the runtime of its processors ends or it fails, and then
-/// gives its shards up.
+/// Dropping the handle does not stop the worker. It runs until the runtime of its processors ends, it fails, or a
+/// [bounded replay](crate::ConsumerConfig::until) is complete, and then gives its shards up.
 #[derive(Clone)]
 #[must_use = "without the handle the worker cannot be stopped"]
 pub struct WorkerHandle {
@@ -106,7 +106,8 @@ impl WorkerHandle {
         });
     }
 
-    /// Waits until the worker and its own thread have ended. Returns `Ok` after a planned stop.
+    /// Waits until the worker and its own thread have ended. Returns the report of the planned stop, or of the end of a
+    /// [bounded replay](crate::ConsumerConfig::until).
     ///
     /// A processor must not await this call: neither would ever end.
     ///
@@ -115,8 +116,8 @@ impl WorkerHandle {
     ///
     /// # Cancel safety
     /// Dropping the future has no effect on the worker.
-    pub async fn join(&self) -> Result<(), WorkerError> {
-        self.outcome.clone().await.map(|_| ())
+    pub async fn join(&self) -> Result<ShutdownReport, WorkerError> {
+        self.outcome.clone().await
     }
 
     /// Pauses all shards of this worker, also those that it acquires later, until [`resume`](Self::resume).

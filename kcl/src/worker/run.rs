@@ -10,10 +10,12 @@ use tokio::sync::{mpsc, watch};
 use super::shards::{Shards, View};
 use super::shutdown::{self, STOP_MARGIN, ShutdownReport};
 use super::watchdog;
+use crate::clock::Clock;
 use crate::coordinator::Coordinator;
 use crate::error::WorkerError;
 use crate::lease::HeldLease;
 use crate::metrics::{RunningUploads, Uploads};
+use crate::replay::Standing;
 use crate::shard_consumer::Worker;
 use crate::task::Task;
 use crate::worker_state::WorkerState;
@@ -21,7 +23,10 @@ use crate::worker_state::WorkerState;
 /// Interval at which slow processor calls are looked for.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs a worker until a planned stop or a failure ends it, then stops its shards.
+/// Interval at which a worker looks whether a bounded replay is complete.
+const REPLAY_CHECK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Runs a worker until a planned stop, a failure or the end of a bounded replay ends it, then stops its shards.
 pub(crate) async fn run(
     coordinator: Coordinator,
     worker: Arc<Worker>,
@@ -31,6 +36,7 @@ pub(crate) async fn run(
     mut stop: watch::Receiver<Option<Duration>>,
 ) -> Result<ShutdownReport, WorkerError> {
     let failover_time = worker.config.failover_time;
+    let (clock, is_bounded) = (Arc::clone(&worker.clock), worker.bounds.is_some());
     let states = view.states.clone();
     // The factory holds values of the application. This task drops them on the processors' runtime. It is declared
     // before the shards, so it is dropped after them.
@@ -54,6 +60,7 @@ pub(crate) async fn run(
         Task::spawn(&*coordinator.executor(), "the watch over calls", watch_calls(watched));
     // On the coordinator's runtime, too: metrics tell of a processor that blocks its own.
     let mut uploads = uploads.map(|uploads| uploads.start(&*coordinator.executor()));
+    let mut is_complete = false;
     let (deadline, failure) = tokio::select! {
         biased;
         deadline = until_set(&mut stop) => (deadline, None),
@@ -61,6 +68,11 @@ pub(crate) async fn run(
         Err(error) = &mut alive => (failover_time, Some(error)),
         error = watchdog => (failover_time, Some(error)),
         error = uploads_failed(uploads.as_mut()) => (failover_time, Some(error)),
+        () = replayed(&view, &*clock, failover_time), if is_bounded => {
+            tracing::info!("the bounded replay is complete: the worker ends");
+            is_complete = true;
+            (failover_time, None)
+        }
         error = main_loop(&coordinator, &mut shards, &mut held_leases) => {
             tracing::error!(%error, "the worker cannot go on: it gives its shards up");
             (failover_time, Some(error))
@@ -76,7 +88,30 @@ pub(crate) async fn run(
         }
     };
     tokio::join!(retrieval.stopped(left), uploaded);
-    failure.map_or(report, Err)
+    let replay = view.replay_report(is_complete);
+    failure.map_or(report.map(|report| ShutdownReport { replay, ..report }), Err)
+}
+
+/// Waits until nothing of a bounded replay is left to do for this worker.
+///
+/// While other live workers hold leases, this worker waits for a failover time: the fleet may give it a part of their
+/// leases, and takes over from a worker that has died.
+async fn replayed(view: &View, clock: &dyn Clock, failover_time: Duration) {
+    let mut idle_since = None;
+    loop {
+        tokio::time::sleep(REPLAY_CHECK_INTERVAL).await;
+        let now = clock.now();
+        match view.replay_standing() {
+            Standing::Done => return,
+            Standing::Working => idle_since = None,
+            Standing::OthersWork => {
+                let since = *idle_since.get_or_insert(now);
+                if now.saturating_sub(since) >= failover_time {
+                    return;
+                }
+            }
+        }
+    }
 }
 
 async fn uploads_failed(uploads: Option<&mut RunningUploads>) -> WorkerError {

@@ -21,6 +21,7 @@ use crate::health::{Health, Problem, ProblemKind, STUCK_AFTER, ShardActivity, Sh
 use crate::lease::{HeldLease, LeaseEnd};
 use crate::lease_table::LeaseTableSnapshot;
 use crate::metrics::{Metric, milliseconds};
+use crate::replay::{ReplayLog, ReplayReport, Standing};
 use crate::retrieval::ByteBudget;
 use crate::seek::SeekError;
 use crate::shard_consumer::{ShardConsumer, Worker};
@@ -41,6 +42,8 @@ pub(crate) struct View {
     clock: Arc<dyn Clock>,
     config: Arc<ConsumerConfig>,
     totals: Arc<Totals>,
+    /// The work of a bounded replay. `None`: the worker has no bound.
+    replay: Option<ReplayLog>,
     /// By a number instead of the shard, because the task of an earlier lease of the same shard may still be ending.
     /// Its processor has ended, since the coordinator does not acquire the lease again before that.
     shards: Mutex<BTreeMap<u64, Arc<ShardStatus>>>,
@@ -76,6 +79,7 @@ impl View {
             clock: Arc::clone(&worker.clock),
             config: Arc::clone(&worker.config),
             totals: Arc::new(totals),
+            replay: worker.bounds.as_ref().map(|_| ReplayLog::default()),
             shards: Mutex::default(),
             paused: Mutex::default(),
         }
@@ -222,6 +226,22 @@ impl View {
         let shards: Vec<_> = self.shards.lock().values().cloned().collect();
         let shards = shards.iter().map(|status| self.health_of(status)).collect();
         Health::new(problems, shards, self.config.failover_time)
+    }
+
+    /// What is left of a bounded replay.
+    pub(super) fn replay_standing(&self) -> Standing {
+        let own = {
+            let shards = self.shards.lock();
+            let finished =
+                |status: &Arc<ShardStatus>| (status.shard_id().to_owned(), status.is_finished());
+            shards.values().map(finished).collect()
+        };
+        self.fleet.lock().replay_standing(&own, self.clock.now())
+    }
+
+    /// The report of a bounded replay. `None`: the worker has no bound.
+    pub(super) fn replay_report(&self, is_complete: bool) -> Option<ReplayReport> {
+        self.replay.as_ref().map(|replay| replay.report(is_complete))
     }
 
     pub(super) fn snapshot(&self) -> WorkerSnapshot {
@@ -378,6 +398,10 @@ impl Shards {
         };
         let owned = self.owned.remove(&number);
         self.view.shards.lock().remove(&number);
+        if let (Some(replay), Some(owned)) = (&self.view.replay, &owned) {
+            let has_ended = matches!(result, Ok(ShardShutdown::Ended));
+            replay.note(owned.held_lease.shard_id().to_owned(), owned.status.replayed(has_ended));
+        }
         self.count(self.owned.len());
         let shard_id = owned.map(|owned| owned.held_lease.shard_id().to_owned());
         let shard_id = shard_id.unwrap_or_default();

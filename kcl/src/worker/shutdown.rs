@@ -25,6 +25,7 @@ use super::shards::Shards;
 use crate::coordinator::Coordinator;
 use crate::error::WorkerError;
 use crate::lease::{HeldLease, LeaseEnd};
+use crate::replay::ReplayReport;
 use crate::shard_state::ShardShutdown;
 
 /// Longest time that a planned stop takes after its deadline.
@@ -54,6 +55,8 @@ pub struct ShutdownReport {
     /// Outcome of each shard, by id. Besides the shards above, it has those whose processor stopped and whose lease was
     /// lost or expires.
     pub shards: BTreeMap<String, ShardShutdown>,
+    /// Work of a bounded replay. `None`: [`until`](crate::ConsumerConfig::until) is not set.
+    pub replay: Option<ReplayReport>,
 }
 
 impl fmt::Display for ShutdownReport {
@@ -80,6 +83,7 @@ impl ShutdownReport {
             drained: of(is_drained),
             aborted: of(|outcome| *outcome == ShardShutdown::Aborted),
             shards,
+            replay: None,
         }
     }
 }

@@ -31,6 +31,7 @@ mod probe;
 mod progress;
 mod reads;
 mod recreated;
+mod replay;
 mod resharding;
 mod same_id;
 mod setup;

@@ -1,7 +1,6 @@
 //! A lease table in memory for simulations, over a network that may fail. The conformance suite shows that it behaves
 //! as DynamoDB does.
 
-mod conditions;
 mod table;
 
 use std::fmt;
@@ -17,7 +16,7 @@ use kcl::internals::{
 };
 use tokio::sync::oneshot;
 
-pub use conditions::apply;
+pub use kcl::internals::apply;
 pub use table::{MemoryTable, Row, Watcher};
 
 /// Attempts of a call, and the pause after the first: the settings of the DynamoDB client.

@@ -5,6 +5,7 @@
 mod dynamodb;
 #[path = "../../../../kcl/tests/golden/reader.rs"]
 mod golden;
+mod local;
 mod memory;
 mod ownership;
 mod reading;

@@ -22,6 +22,7 @@ use self::other_processes::{Me, OtherProcesses};
 use self::workers::Workers;
 use crate::lease::{LeaderLock, Lease, Snapshot};
 use crate::lease_table::LeaseTableSnapshot;
+use crate::replay::{Standing, standing};
 
 /// The one [`FleetView`] of a worker, shared by its tasks. No task holds the lock while it awaits or
 /// runs code of the application.
@@ -225,6 +226,19 @@ impl FleetView {
     /// True if the lease was last observed at `SHARD_END`.
     pub(crate) fn has_ended(&self, key: &str) -> bool {
         self.leases.get(key).is_some_and(LeaseHistory::has_ended)
+    }
+
+    /// What is left of a bounded replay. `own`: whether each shard with a consumer in this worker has finished.
+    pub(crate) fn replay_standing(&self, own: &BTreeMap<String, bool>, now: Duration) -> Standing {
+        let Some((_, scan)) = &self.latest else { return Standing::Working };
+        // A lease whose item cannot be read belongs to a shard that may have records.
+        if !scan.corrupt.is_empty() {
+            return Standing::Working;
+        }
+        standing(&scan.leases, own, |lease| {
+            let owner = lease.actual_owner();
+            owner.is_some_and(|owner| owner != self.worker_id) && !self.is_expired(lease, now)
+        })
     }
 
     /// The lease table for the application. `None`: it was not scanned yet.

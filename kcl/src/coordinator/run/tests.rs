@@ -57,7 +57,7 @@ fn parts(aws: &LocalAws, worker: &str, config: ConsumerConfig) -> CoordinatorPar
         worker_id: worker.into(),
         process: PROCESSES.fetch_add(1, Ordering::Relaxed),
         kinesis: aws.kinesis(),
-        dynamodb: aws.dynamodb(),
+        dynamodb: Some(aws.dynamodb()),
         config: Arc::new(config),
         problems: Arc::new(ProblemLog::new(Arc::clone(&clock))),
         clock,

@@ -5,12 +5,14 @@ mod consumer;
 mod failure;
 mod lease_table;
 mod retry;
+mod standalone;
 mod tables;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use aws_sdk_kinesis::config::Region;
 use aws_sdk_kinesis::types::StreamStatus;
 use kinesis_common::stream_name::StreamName;
 use kinesis_common::sync::Mutex;
@@ -51,14 +53,26 @@ pub(crate) fn first_scan_delay(was_cold: bool) -> Duration {
     if was_cold { COLD_PAUSE } else { Duration::ZERO }
 }
 
-/// Finds the stream, finds or creates the lease table, checks that the table is this stream's,
-/// reads or writes the fleet's mode, and creates the first leases. Each step is tried again after a
-/// transient failure until `startup_timeout`. A lease table that is deleted meanwhile is created
-/// again.
+/// Makes ready what a worker needs, with a lease table or without one. Each step is tried again after a transient failure
+/// until `startup_timeout`.
 ///
 /// `executor`: where the tasks will run. This runs there, too.
 pub(super) async fn prepare(
     parts: CoordinatorParts,
+    executor: Arc<dyn Executor>,
+) -> Result<PreparedWorker, StartError> {
+    match parts.dynamodb.clone() {
+        Some(dynamodb) => with_table(parts, dynamodb, executor).await,
+        None => standalone::prepare(parts, executor).await,
+    }
+}
+
+/// Finds the stream, finds or creates the lease table, checks that the table is this stream's,
+/// reads or writes the fleet's mode, and creates the first leases. A lease table that is deleted
+/// meanwhile is created again.
+async fn with_table(
+    parts: CoordinatorParts,
+    dynamodb: aws_sdk_dynamodb::Client,
     executor: Arc<dyn Executor>,
 ) -> Result<PreparedWorker, StartError> {
     let CoordinatorParts {
@@ -67,7 +81,7 @@ pub(super) async fn prepare(
         worker_id,
         process,
         kinesis,
-        dynamodb,
+        dynamodb: _,
         config,
         clock,
         seed,
@@ -77,8 +91,8 @@ pub(super) async fn prepare(
         runtime: _,
     } = parts;
     check_regions(&kinesis, &dynamodb)?;
-    let kinesis = for_shards(&kinesis, &config);
     let service_clock = ServiceClock::new(Arc::clone(&clock));
+    let kinesis = service_clock.told_by_kinesis(&for_shards(&kinesis, &config));
     let dynamodb = service_clock.told_by(&for_leases(&dynamodb, &config));
     let mut startup = Startup::begin(&*clock, config.startup_timeout, seed);
     states.enter(WorkerState::FindingStream);
@@ -201,14 +215,12 @@ fn check_regions(
     kinesis: &aws_sdk_kinesis::Client,
     dynamodb: &aws_sdk_dynamodb::Client,
 ) -> Result<(), StartError> {
-    for (service, region) in
-        [(KINESIS, kinesis.config().region()), (DYNAMODB, dynamodb.config().region())]
-    {
-        if region.is_none() {
-            return Err(StartError::NoRegion { service });
-        }
-    }
-    Ok(())
+    check_region(KINESIS, kinesis.config().region())?;
+    check_region(DYNAMODB, dynamodb.config().region())
+}
+
+fn check_region(service: &'static str, region: Option<&Region>) -> Result<(), StartError> {
+    region.map(drop).ok_or(StartError::NoRegion { service })
 }
 
 async fn identify(

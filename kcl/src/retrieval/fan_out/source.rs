@@ -305,7 +305,8 @@ impl FanOutSource {
         }
         self.received = last.or(self.received.take());
         if is_last && let Some(reached) = subscription.no_later_than_now(now) {
-            let tip = Tip { reached, fetched: self.received.clone() };
+            let was_open = records.is_empty() && end.is_none();
+            let tip = Tip { reached, fetched: self.received.clone(), was_open };
             self.status.progress().lock().tip = Some(tip);
         }
         self.unread_at = subscription.service_time(now).filter(|_| !is_last);

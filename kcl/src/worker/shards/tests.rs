@@ -43,6 +43,7 @@ fn shards(executor: Handle) -> (Shards, Arc<ProblemLog>) {
         config,
         clock: Arc::clone(&clock),
         service_clock: ServiceClock::new(Arc::clone(&clock)),
+        bounds: None,
         retrieval: Arc::new(Quiet),
         factory: Arc::new(|_: &ShardContext| IdleProcessor),
         executor: Arc::new(executor),

@@ -28,8 +28,8 @@ async fn an_endpoint_that_does_not_answer_is_named_within_the_time_limit() {
         .with_dynamodb_request_timeout(Duration::from_millis(200))
         .with_startup_timeout(Duration::from_secs(1));
     let mut parts = parts(&aws, "w1", config);
-    let dynamodb = parts.dynamodb.config().to_builder().endpoint_url(url).build();
-    parts.dynamodb = aws_sdk_dynamodb::Client::from_conf(dynamodb);
+    let dynamodb = parts.dynamodb.as_ref().unwrap().config().to_builder().endpoint_url(url).build();
+    parts.dynamodb = Some(aws_sdk_dynamodb::Client::from_conf(dynamodb));
     let error = refused(parts).await;
     assert!(matches!(error, StartError::NoAnswer { service: "DynamoDB", .. }), "{error:?}");
 }

@@ -93,8 +93,8 @@ async fn the_services_may_come_up_after_the_worker() {
     let mut parts = parts(&other, "w1", config());
     let kinesis = parts.kinesis.config().to_builder().endpoint_url(&url);
     parts.kinesis = aws_sdk_kinesis::Client::from_conf(kinesis.build());
-    let dynamodb = parts.dynamodb.config().to_builder().endpoint_url(&url);
-    parts.dynamodb = aws_sdk_dynamodb::Client::from_conf(dynamodb.build());
+    let dynamodb = parts.dynamodb.as_ref().unwrap().config().to_builder().endpoint_url(&url);
+    parts.dynamodb = Some(aws_sdk_dynamodb::Client::from_conf(dynamodb.build()));
     let start = tokio::spawn(Coordinator::prepare(parts));
     // More connections than the client tries by itself.
     for _ in 0..FAILURES {

@@ -45,7 +45,7 @@ impl Start {
         let mut parts = parts(&self.aws, "w1", config);
         parts.stream = stream.parse().unwrap();
         parts.kinesis = aws_sdk_kinesis::Client::new(&self.aws.in_process_config());
-        parts.dynamodb = self.dynamodb.clone();
+        parts.dynamodb = Some(self.dynamodb.clone());
         parts.clock = Arc::clone(&self.clock);
         parts.problems = Arc::new(ProblemLog::new(Arc::clone(&self.clock)));
         parts.runtime = Some(Handle::current());

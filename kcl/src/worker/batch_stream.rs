@@ -72,6 +72,8 @@ use crate::processor::{Offer, OwnedBatch};
 /// * If the stream is dropped, the worker stops as planned, with the failover time as its deadline. Batches that were
 ///   not taken, or are dropped, are not checkpointed. Call `shutdown` first to choose the deadline and see the report.
 ///
+/// If a shard is [paused](WorkerHandle::pause_shard), a batch of it that waits in the stream is still yielded.
+///
 /// A shard that ends, or moves to another worker, yields no item. All of its batches were acknowledged by then, or
 /// their tokens say why they cannot be. An application with state per shard is better served by a
 /// [`RecordProcessor`](crate::RecordProcessor).

@@ -2,29 +2,38 @@
 //! source are passed in.
 //!
 //! A shard answers five reads and 2 MiB a second to all its readers together, and readers do not know of each
-//! other. As long as no read is throttled, a reader assumes that it is alone. A throttle shows that the limits of
-//! the shard apply (an emulator has none) and that they are used up. From then on, the reader keeps to a share of
-//! them, by additive increase and multiplicative decrease. Readers that raise their shares by the same steps and
-//! halve them at a throttle end up with similar shares. The constants are tuned in `simulation.rs`.
+//! other. A reader spreads its reads over the second: there are always 208 ms between two of them, so that no pause,
+//! of the processor or for memory, is followed by a burst that throttles other readers.
+//!
+//! As long as no read is throttled, a reader assumes that it is alone. A throttle shows that the limits of the shard
+//! apply (an emulator has none) and that they are used up. From then on, the reader keeps to a share of them, by
+//! additive increase and multiplicative decrease. Readers that raise their shares by the same steps and halve them at
+//! a throttle end up with similar shares. The constants are tuned in `simulation.rs`.
+//!
+//! At the tip, a reader pauses for the idle time. It is the same whether records come or not: a read costs no money,
+//! and a longer pause of a quiet shard would delay the first record after the quiet. Java has a second setting for the
+//! tip, `millisBehindLatestThresholdForReducedTps`, because its idle time applies behind the tip, too.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use fastrand::Rng;
 
 /// GetRecords calls that the service answers per shard and second.
-const READS_PER_SECOND: usize = 5;
+const READS_PER_SECOND: u32 = 5;
+/// Shortest time from one read to the next: 4.8 reads a second. At five a second, a reader would take each read as soon
+/// as the shard allows it. It would never be throttled, and no other reader would ever be answered.
+const LEAST_INTERVAL: Duration = Duration::from_millis(208);
 /// Bytes that the service returns per shard and second. After a larger page, it throttles each read until the
 /// page is paid for.
 const BYTES_PER_SECOND: f64 = (2 << 20) as f64;
 /// Largest page while the limits apply. A page of 10 MiB would throttle all other readers for five seconds. With
-/// pages of this size, four of the five reads reach the full byte rate.
-const PAGE_BYTES: u64 = 512 << 10;
+/// pages of this size, three of the five reads reach the full byte rate. Two remain for readers at the tip.
+const PAGE_BYTES: u64 = 768 << 10;
 /// Time after a throttle for which the limits apply.
 const LIMITS_APPLY: Duration = Duration::from_secs(600);
 
-/// Largest share of the shard's limits. The rest admits another reader without a throttle.
-const CEILING: f64 = 0.9;
+/// Largest share of the shard's limits: 2.01 MB a second. The rest admits another reader at the tip without a throttle.
+const CEILING: f64 = 0.96;
 /// Smallest share: one read every four seconds.
 const FLOOR: f64 = 0.05;
 /// Factor by which a throttle cuts the share.
@@ -50,8 +59,8 @@ const SPREAD: std::ops::Range<f64> = 0.8..1.2;
 pub(crate) struct Pacer {
     idle: Duration,
     random: Rng,
-    /// The last five reads.
-    sent: VecDeque<Duration>,
+    /// When the last read was sent.
+    sent: Option<Duration>,
     at_tip: bool,
     /// Factor of the pause that follows the last read.
     spread: f64,
@@ -74,7 +83,7 @@ impl Pacer {
         Self {
             idle,
             random,
-            sent: VecDeque::with_capacity(READS_PER_SECOND),
+            sent: None,
             at_tip: false,
             spread: 1.0,
             share: CEILING,
@@ -90,13 +99,10 @@ impl Pacer {
 
     /// The time from `now` until the next read may be sent.
     pub(crate) fn delay(&self, now: Duration) -> Duration {
-        let Some(&last) = self.sent.back() else {
+        let Some(last) = self.sent else {
             return self.paused_until.saturating_sub(now);
         };
-        let mut next = last.max(self.paused_until);
-        if self.sent.len() == READS_PER_SECOND {
-            next = next.max(self.sent[0] + Duration::from_secs(1));
-        }
+        let mut next = self.paused_until.max(last + LEAST_INTERVAL);
         let mut interval = Duration::ZERO;
         if self.limits_apply(now) {
             interval = self.read_interval();
@@ -115,16 +121,13 @@ impl Pacer {
 
     /// Notes that a read was sent.
     pub(crate) fn sent(&mut self, now: Duration) {
-        if self.sent.len() == READS_PER_SECOND {
-            self.sent.pop_front();
-        }
-        self.sent.push_back(now);
+        self.sent = Some(now);
     }
 
     /// Notes that the read returned `bytes`. `at_tip`: there is no newer record.
     pub(crate) fn answered(&mut self, now: Duration, bytes: u64, at_tip: bool) {
         self.raise_share(now);
-        let sent = self.sent.back().copied().unwrap_or(now);
+        let sent = self.sent.unwrap_or(now);
         let by_shard = bytes as f64 / BYTES_PER_SECOND;
         // The debt is bounded, because the service may let more bytes pass than its limit. Without a bound, a
         // later throttle would stop the reader for the whole debt.
@@ -168,7 +171,7 @@ impl Pacer {
 
     /// Mean pause between two reads that keep to the share.
     fn read_interval(&self) -> Duration {
-        Duration::from_secs_f64(1.0 / (READS_PER_SECOND as f64 * self.share))
+        Duration::from_secs_f64(1.0 / (f64::from(READS_PER_SECOND) * self.share))
     }
 
     fn raise_share(&mut self, now: Duration) {

@@ -17,7 +17,7 @@ impl Shard {
     fn admits(&mut self, now: Duration) -> bool {
         let elapsed = now.saturating_sub(self.filled).as_secs_f64();
         self.filled = now;
-        let reads = READS_PER_SECOND as f64;
+        let reads = f64::from(READS_PER_SECOND);
         self.reads = (self.reads + reads * elapsed).min(reads);
         self.bytes = (self.bytes + BYTES_PER_SECOND * elapsed).min(BYTES_PER_SECOND);
         let admitted = self.reads >= 1.0 && self.bytes > 0.0;
@@ -41,7 +41,9 @@ struct Counts {
     bytes: u64,
 }
 
-fn run(applications: usize, idle: Duration, load: Load, seed: u64) -> Vec<Counts> {
+/// `loads`: one for each application.
+fn run(loads: &[Load], idle: Duration, seed: u64) -> Vec<Counts> {
+    let applications = loads.len();
     let mut random = Rng::with_seed(seed);
     let mut shard = Shard { reads: 0.0, bytes: 0.0, filled: Duration::ZERO };
     let mut pacers: Vec<_> = (0..applications).map(|_| Pacer::new(idle, random.fork())).collect();
@@ -57,12 +59,13 @@ fn run(applications: usize, idle: Duration, load: Load, seed: u64) -> Vec<Counts
         if now > WARM_UP + MEASURED {
             return counts;
         }
-        let pacer = &mut pacers[app];
+        let (pacer, load) = (&mut pacers[app], loads[app]);
         pacer.sent(now);
         let answered = now + Duration::from_millis(random.u64(10..40));
         free[app] = answered;
         let mut count = Counts { calls: 1, ..Counts::default() };
-        if shard.admits(now) {
+        let arrives = now + Duration::from_millis(random.u64(1..9));
+        if shard.admits(arrives) {
             count.bytes = match load {
                 Load::Tip => random.u64(0..20_000),
                 Load::CatchUp => pacer.page_bytes(now).min(10 << 20) * random.u64(80..100) / 100,
@@ -87,7 +90,7 @@ fn run(applications: usize, idle: Duration, load: Load, seed: u64) -> Vec<Counts
 fn judge(applications: usize, idle: Duration, load: Load) -> (f64, f64, f64) {
     let (mut throttled, mut least, mut used) = (0f64, f64::INFINITY, f64::INFINITY);
     for seed in 0..10 {
-        let counts = run(applications, idle, load, seed);
+        let counts = run(&vec![load; applications], idle, seed);
         let calls: u32 = counts.iter().map(|count| count.calls).sum();
         let refused: u32 = counts.iter().map(|count| count.throttled).sum();
         throttled = throttled.max(f64::from(refused) / f64::from(calls));
@@ -99,7 +102,7 @@ fn judge(applications: usize, idle: Duration, load: Load) -> (f64, f64, f64) {
         let fewest = counts.iter().map(got).fold(f64::INFINITY, f64::min);
         least = least.min(fewest * applications as f64 / all);
         let limit = match load {
-            Load::Tip => READS_PER_SECOND as f64,
+            Load::Tip => f64::from(READS_PER_SECOND),
             Load::CatchUp => BYTES_PER_SECOND,
         };
         used = used.min(all / MEASURED.as_secs_f64() / limit);
@@ -129,8 +132,26 @@ fn three_applications_that_catch_up_share_the_shard() {
 }
 
 #[test]
-fn one_application_alone_takes_nearly_the_whole_shard() {
+fn one_application_alone_takes_two_megabytes_a_second() {
     let (throttled, _, used) = judge(1, Duration::from_secs(1), Load::CatchUp);
     assert!(throttled < 0.002, "{throttled}");
-    assert!(used > 0.85, "{used}");
+    assert!(used * BYTES_PER_SECOND > 2e6, "{used}");
+}
+
+#[test]
+fn one_that_catches_up_leaves_room_for_others_at_the_tip() {
+    for at_tip in 1..=2 {
+        let mut loads = vec![Load::CatchUp];
+        loads.resize(1 + at_tip, Load::Tip);
+        for seed in 0..10 {
+            let counts = run(&loads, Duration::from_secs(1), seed);
+            let (first, others) = (counts[0], &counts[1..]);
+            let used = first.bytes as f64 / MEASURED.as_secs_f64() / BYTES_PER_SECOND;
+            assert!(used > 0.9, "{at_tip} {seed}: {used}");
+            for other in others {
+                let throttled = f64::from(other.throttled) / f64::from(other.calls);
+                assert!(throttled < 0.01, "{at_tip} {seed}: {throttled}");
+            }
+        }
+    }
 }

@@ -35,8 +35,9 @@ use crate::health::ProblemKind;
 use crate::lease::{ChildShard, HeldLease, Lease, LeaseEnd, Retry};
 use crate::metrics::Metric;
 use crate::processor::{Checkpointer, ErasedFactory, ErasedProcessor, ShardContext};
-use crate::replay::{Bound, Bounds};
-use crate::retrieval::{ByteBudget, Page, Pages, Position, Retrieval, ShardBudget, Start};
+use crate::retrieval::{
+    Bound, Bounds, ByteBudget, Page, Pages, Position, Retrieval, ShardBudget, Start,
+};
 use crate::seek::{self, Processed, SeekError};
 use crate::service_time::{HOST_SKEW, ServiceClock};
 use crate::shard_control::SeekRequest;

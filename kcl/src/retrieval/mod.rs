@@ -8,6 +8,7 @@
 //! A source runs as a task of its own until it is dropped. To read from another position, or not at all for a while,
 //! the consumer drops the source and opens another one later.
 
+mod bound;
 mod budget;
 #[cfg(test)]
 mod embedded;
@@ -29,6 +30,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kinesis_aggregation::HashKeyRange;
 
+pub(crate) use self::bound::{Bound, Bounds};
 pub use self::budget::Held;
 pub(crate) use self::budget::{ByteBudget, HeldBytes, HeldPage, ShardBudget};
 pub(crate) use self::pages::Pages;

@@ -5,6 +5,7 @@
 mod acquired;
 mod activity;
 mod admin;
+mod auto;
 mod blocked;
 mod brownout;
 mod build_errors;

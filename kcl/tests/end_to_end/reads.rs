@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::{RecordDistributionStrategy, StreamMode, StreamModeDetails};
 use kcl::{HealthStatus, InitialPosition, ProblemKind};
-use kinesis_testkit::{Fault, LocalAws};
+use kinesis_testkit::Fault;
 
 use crate::paused::{self, Paused};
 use crate::probe::Probe;
-use crate::setup::{STREAM, aws, config, payload, processing, put, reason, until, worker};
+use crate::setup::{aws, config, processing, put, reason, until, worker};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const SHARD: &str = "shardId-000000000000";
@@ -49,41 +47,6 @@ async fn reads_that_are_refused_for_good_are_told_everywhere() {
         assert!(worker.health().is_healthy());
         worker.shutdown(DEADLINE).await.unwrap();
     }
-}
-
-#[tokio::test]
-async fn records_without_a_key_are_delivered_in_order_with_the_others() {
-    let aws = LocalAws::start().await.unwrap();
-    let client = aws.kinesis();
-    let mode = StreamModeDetails::builder().stream_mode(StreamMode::OnDemand);
-    let create = client.create_stream().stream_name(STREAM);
-    let create = create.stream_mode_details(mode.build().unwrap());
-    create.send().await.unwrap();
-    let summary = client.describe_stream_summary().stream_name(STREAM);
-    let summary = summary.send().await.unwrap();
-    let summary = summary.stream_description_summary.unwrap();
-    let update = client
-        .update_stream_record_distribution_strategy()
-        .stream_arn(summary.stream_arn)
-        .record_distribution_strategy(RecordDistributionStrategy::Auto);
-    update.send().await.unwrap();
-    let probe = Probe::new();
-    for id in 0..40 {
-        let request = client.put_record().stream_name(STREAM);
-        let request = request.data(Blob::new(payload(id)));
-        let key = id.is_multiple_of(3).then(|| format!("key-{id}"));
-        request.set_partition_key(key).send().await.unwrap();
-        probe.acknowledged(id..id + 1);
-    }
-    let worker = worker(&aws, &probe, config("w1")).await;
-    until("all records", || probe.is_settled()).await;
-    probe.assert_exact();
-    for seen in probe.seen() {
-        let id = crate::setup::id_of(&seen.data).unwrap();
-        let expected = id.is_multiple_of(3).then(|| format!("key-{id}"));
-        assert_eq!(seen.key, expected);
-    }
-    worker.shutdown(DEADLINE).await.unwrap();
 }
 
 /// Records that are put after `build()` returned are delivered. Of the records that were put before, only

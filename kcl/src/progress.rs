@@ -187,11 +187,7 @@ impl Progress {
     /// The last record that `checkpoint()` covers. `None` if it is checkpointed.
     pub(crate) fn unwritten(&self) -> Option<ExtendedSequenceNumber> {
         let delivered = self.delivered.as_ref()?;
-        let further = match &self.checkpoint {
-            Checkpoint::At(checkpointed) => delivered > checkpointed,
-            checkpoint => checkpoint.is_initial(),
-        };
-        further.then(|| delivered.clone())
+        (Checkpoint::At(delivered.clone()) > self.checkpoint).then(|| delivered.clone())
     }
 
     /// The checkpoint that a renewal of the lease writes beside the counter, at the same cost. `None` if there is no

@@ -28,8 +28,10 @@ pub enum SeekError {
         /// What is processed.
         processed: String,
     },
-    /// The position is in the future.
-    #[error("{time} is in the future: pause the shard until then")]
+    /// The position is a time in the future, or less than two seconds ago, which the service may refuse.
+    #[error(
+        "{time} is in the future, or less than two seconds ago: wait, or pause the shard until then"
+    )]
     Future {
         /// The time.
         time: String,
@@ -71,7 +73,7 @@ impl Processed {
         };
         match progress.passed() {
             Some((whole, time)) => {
-                Self { whole: Some(whole.clone()), before, time: time.or(at_lease) }
+                Self { whole: Some(whole.clone()), before, time: time.max(at_lease) }
             }
             None => Self { whole: None, before, time: at_lease },
         }

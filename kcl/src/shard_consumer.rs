@@ -35,6 +35,7 @@ use crate::health::ProblemKind;
 use crate::lease::{ChildShard, HeldLease, Lease, LeaseEnd, Retry};
 use crate::metrics::Metric;
 use crate::processor::{Checkpointer, ErasedFactory, ErasedProcessor, ShardContext};
+use crate::progress::Progress;
 use crate::retrieval::{
     Bound, Bounds, ByteBudget, Page, Pages, Position, Retrieval, ShardBudget, Start,
 };
@@ -212,6 +213,7 @@ impl ShardConsumer {
     async fn process(&mut self, running: &mut Running) -> Result<ShutdownReason, WorkerError> {
         let mut reading = None;
         let ended = self.deliver(running, &mut reading).await;
+        self.status.control().close();
         // Before the lease leaves this worker: the next owner may be refused while this one is subscribed.
         self.stop_reading(&mut reading).await;
         ended
@@ -234,9 +236,7 @@ impl ShardConsumer {
         loop {
             if let Some(request) = status.control().take_seek() {
                 self.stop_reading(reading).await;
-                if let Err(reason) = self.seek(&running.checkpointer, request).await {
-                    return Ok(reason);
-                }
+                self.seek(&running.checkpointer, request).await;
                 auto = AutoCheckpoint::new(checkpoints, self.worker.clock.now());
             }
             let is_paused = status.control().is_paused();
@@ -350,7 +350,7 @@ impl ShardConsumer {
         let position = self.start_position()?;
         let progress = self.held_lease.progress().lock();
         Some(match (progress.passed(), progress.pinned) {
-            (Some((passed, time)), _) => (Position::After(passed.clone()), time),
+            (Some((passed, time)), _) => (Position::After(passed.clone()), time.max(lease.read_to)),
             // What was put since the first read is not to be missed.
             (None, Some(pinned)) if position == Position::Latest => {
                 (Position::Time(pinned), lease.read_to)
@@ -360,31 +360,27 @@ impl ShardConsumer {
     }
 
     /// Moves the shard to another position, as the application asks, and answers.
-    ///
-    /// # Errors
-    /// The shard is to be given up.
-    async fn seek(
-        &self,
-        checkpointer: &Checkpointer,
-        request: SeekRequest,
-    ) -> Result<(), ShutdownReason> {
+    async fn seek(&self, checkpointer: &Checkpointer, request: SeekRequest) {
         let SeekRequest { position, allow_skip, reply } = request;
         let moved = match self.target(&position, allow_skip) {
             Ok(LeaseStart { checkpoint, time }) => {
-                let write = checkpointer.move_to(checkpoint, time);
-                let written = self.invoker.unless_given_up(write).await?;
+                // Not given up for a planned stop: it is one attempt, and a part of it would lose the progress.
+                let written = checkpointer.move_to(checkpoint, time).await;
                 written.map_err(|error| SeekError::Failed { cause: error.to_string() })
             }
             Err(error) => Err(error),
         };
         let (shard_id, position) = (self.held_lease.shard_id(), seek::describe(&position));
         match &moved {
-            Ok(()) => tracing::info!(shard_id, position, "the shard was moved"),
+            Ok(()) => {
+                // It may have stood still at a gap.
+                self.status.problems().recovered(ProblemKind::RecordsTrimmed, Some(shard_id));
+                tracing::info!(shard_id, position, "the shard was moved");
+            }
             Err(error) => tracing::warn!(shard_id, position, %error, "the shard was not moved"),
         }
         // The caller may have been cancelled.
         let _ = reply.send(moved);
-        Ok(())
     }
 
     /// The start that stands for a position in the lease.
@@ -392,23 +388,27 @@ impl ShardConsumer {
     /// # Errors
     /// The position may not be taken.
     fn target(&self, position: &ShardPosition, allow_skip: bool) -> Result<LeaseStart, SeekError> {
+        // A host of the service whose clock is slow refuses a later time.
         let now = self.worker.service_clock.now();
+        let now = now.checked_sub(HOST_SKEW).unwrap_or(now);
         if let ShardPosition::AtTimestamp(time) = position
             && *time > now
         {
             return Err(SeekError::Future { time: seek::describe(position) });
         }
         let lease = self.held_lease.lease();
-        let processed = Processed::of(&lease, &self.held_lease.progress().lock());
+        let processed = match self.worker.config.checkpoint {
+            // The processor may keep records that it has not checkpointed.
+            CheckpointPolicy::Manual => Processed::of(&lease, &Progress::new(Checkpoint::Latest)),
+            _ => Processed::of(&lease, &self.held_lease.progress().lock()),
+        };
         if !allow_skip && !processed.covers(position) {
             let (position, processed) = (seek::describe(position), processed.describe());
             return Err(SeekError::WouldSkip { position, processed });
         }
         Ok(match position {
             // Pinned, so that the next owner misses nothing that is put from now on.
-            ShardPosition::Latest => {
-                LeaseStart { checkpoint: Checkpoint::Latest, time: now.checked_sub(HOST_SKEW) }
-            }
+            ShardPosition::Latest => LeaseStart { checkpoint: Checkpoint::Latest, time: Some(now) },
             ShardPosition::TrimHorizon => LeaseStart::new(Checkpoint::TrimHorizon),
             ShardPosition::AtTimestamp(time) => {
                 LeaseStart { checkpoint: Checkpoint::AtTimestamp, time: Some(*time) }

@@ -1,4 +1,4 @@
-//! What the application asks of a running shard: to pause, to continue, or to move to another position.
+//! Requests of the application to a running shard: to pause, to continue, or to move to another position.
 
 use kinesis_common::sync::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -6,18 +6,20 @@ use tokio::sync::{Notify, oneshot};
 use crate::config::ShardPosition;
 use crate::seek::SeekError;
 
-/// The wishes of the application for one shard that the worker owns. The shard's consumer follows them between two
+/// The requests of the application to one shard that the worker owns. The shard's consumer follows them between two
 /// batches, and between two attempts of a batch.
 #[derive(Debug, Default)]
 pub(crate) struct ShardControl {
-    wishes: Mutex<Wishes>,
+    requests: Mutex<Requests>,
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Wishes {
+struct Requests {
     paused: bool,
     seek: Option<SeekRequest>,
+    /// The shard takes no records any more.
+    is_closed: bool,
 }
 
 /// A position that the shard is to move to.
@@ -31,17 +33,23 @@ pub(crate) struct SeekRequest {
 
 impl ShardControl {
     pub(crate) fn set_paused(&self, paused: bool) {
-        self.wishes.lock().paused = paused;
+        self.requests.lock().paused = paused;
         self.changed.notify_waiters();
     }
 
     pub(crate) fn is_paused(&self) -> bool {
-        self.wishes.lock().paused
+        self.requests.lock().paused
     }
 
-    /// Asks for a move. It replaces one that is not done yet.
+    /// Asks for a move. It replaces one that is not done yet. After [`close`](Self::close), the request is dropped.
     pub(crate) fn seek(&self, request: SeekRequest) {
-        let replaced = self.wishes.lock().seek.replace(request);
+        let replaced = {
+            let mut requests = self.requests.lock();
+            if requests.is_closed {
+                return;
+            }
+            requests.seek.replace(request)
+        };
         if let Some(SeekRequest { reply, .. }) = replaced {
             // The caller may have been cancelled.
             let _ = reply.send(Err(SeekError::Replaced));
@@ -49,11 +57,18 @@ impl ShardControl {
         self.changed.notify_waiters();
     }
 
-    pub(crate) fn take_seek(&self) -> Option<SeekRequest> {
-        self.wishes.lock().seek.take()
+    /// Drops a move that is not done, and all that follow.
+    pub(crate) fn close(&self) {
+        let mut requests = self.requests.lock();
+        requests.is_closed = true;
+        requests.seek = None;
     }
 
-    /// Waits until the shard is to pause, to move, or no longer to be as it is. `paused`: it is paused.
+    pub(crate) fn take_seek(&self) -> Option<SeekRequest> {
+        self.requests.lock().seek.take()
+    }
+
+    /// Waits until the application asks for a change. `paused`: whether the shard is paused now.
     ///
     /// # Cancel safety
     /// Dropping the future has no effect.
@@ -62,8 +77,8 @@ impl ShardControl {
             // Created before the look, so that a change between the look and the wait is not missed.
             let changed = self.changed.notified();
             {
-                let wishes = self.wishes.lock();
-                if wishes.paused != paused || wishes.seek.is_some() {
+                let requests = self.requests.lock();
+                if requests.paused != paused || requests.seek.is_some() {
                     return;
                 }
             }

@@ -30,6 +30,7 @@ use super::store::{
 };
 use super::table::{Layout, describe};
 use super::table_check::is_whole;
+use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
 use crate::metrics::{Meter, Metric};
 
@@ -187,7 +188,7 @@ impl LeaseStore for DynamoDbLeaseStore {
                 LeaseWrite::Renew { .. } => {
                     ((Metric::RenewLeaseSuccess, Metric::RenewLeaseTime), None)
                 }
-                LeaseWrite::Checkpoint { .. } => {
+                LeaseWrite::Checkpoint { .. } | LeaseWrite::Move { .. } => {
                     ((Metric::UpdateLeaseSuccess, Metric::UpdateLeaseTime), Some(&*known.key))
                 }
                 LeaseWrite::Take { .. } => {
@@ -278,18 +279,7 @@ fn expression(write: &LeaseWrite, known: &Lease, process: u64) -> Expression {
             set_throughput(&mut parts, *throughput);
         }
         LeaseWrite::Checkpoint { owner, checkpoint, pending, throughput } => {
-            counter_is(&mut parts, known);
-            let me = parts.value(text(owner));
-            parts.condition(format!(
-                "({checkpoint_owner} = {me} OR ({owner} = {me} AND attribute_not_exists({checkpoint_owner})))",
-                checkpoint_owner = name::CHECKPOINT_OWNER,
-                owner = name::OWNER,
-            ));
-            next_counter(&mut parts, known, process);
-            parts
-                .put(name::CHECKPOINT, text(checkpoint.as_str()))
-                .put(name::CHECKPOINT_SUB, number(checkpoint.sub_sequence_number()))
-                .put(name::OWNER_SWITCHES, number(0));
+            checkpoint_by(&mut parts, known, owner, checkpoint, process);
             set_throughput(&mut parts, *throughput);
             if !checkpoint.is_initial() {
                 parts.remove(name::RESUME_FROM);
@@ -303,6 +293,16 @@ fn expression(write: &LeaseWrite, known: &Lease, process: u64) -> Expression {
                 .put_or_remove(name::PENDING, pending.map(|pending| text(pending.as_str())))
                 .put_or_remove(name::PENDING_SUB, sub)
                 .put_or_remove(name::PENDING_STATE, state.map(item::binary));
+        }
+        LeaseWrite::Move { owner, checkpoint, resume_from } => {
+            checkpoint_by(&mut parts, known, owner, checkpoint, process);
+            let resume_from = resume_from.map(|time| number(item::epoch_millis(time)));
+            parts.put_or_remove(name::RESUME_FROM, resume_from);
+            // The stamp may have removed it already.
+            if !known.was_owned_by_another_library() {
+                parts.remove(name::READ_TO);
+            }
+            parts.remove(name::PENDING).remove(name::PENDING_SUB).remove(name::PENDING_STATE);
         }
         LeaseWrite::Take { owner } => {
             counter_is(&mut parts, known);
@@ -352,9 +352,6 @@ fn expression(write: &LeaseWrite, known: &Lease, process: u64) -> Expression {
                 ShardFacts::ReadTo(time) => {
                     parts.put(name::READ_TO, number(item::epoch_millis(*time)))
                 }
-                ShardFacts::ResumeFrom(time) => {
-                    parts.put(name::RESUME_FROM, number(item::epoch_millis(*time)))
-                }
                 ShardFacts::Stream(identity) => {
                     parts.is_absent(name::STREAM).put(name::STREAM, text(identity.to_string()))
                 }
@@ -365,6 +362,28 @@ fn expression(write: &LeaseWrite, known: &Lease, process: u64) -> Expression {
         }
     }
     parts
+}
+
+/// Writes a checkpoint, if the counter is as known and `owner` processes the shard.
+fn checkpoint_by(
+    parts: &mut Expression,
+    known: &Lease,
+    owner: &str,
+    checkpoint: &Checkpoint,
+    process: u64,
+) {
+    counter_is(parts, known);
+    let me = parts.value(text(owner));
+    parts.condition(format!(
+        "({checkpoint_owner} = {me} OR ({owner} = {me} AND attribute_not_exists({checkpoint_owner})))",
+        checkpoint_owner = name::CHECKPOINT_OWNER,
+        owner = name::OWNER,
+    ));
+    next_counter(parts, known, process);
+    parts
+        .put(name::CHECKPOINT, text(checkpoint.as_str()))
+        .put(name::CHECKPOINT_SUB, number(checkpoint.sub_sequence_number()))
+        .put(name::OWNER_SWITCHES, number(0));
 }
 
 fn counter_is(parts: &mut Expression, known: &Lease) {

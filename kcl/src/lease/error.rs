@@ -53,6 +53,13 @@ pub enum CallErrorKind {
     Refused,
 }
 
+impl CallErrorKind {
+    /// Whether the same call may succeed later.
+    pub(crate) fn may_pass(self) -> bool {
+        matches!(self, Self::Throttled | Self::NoAnswer | Self::Internal)
+    }
+}
+
 /// Failure of an operation on the lease table. A condition that did not hold is an
 /// [`Outcome`](super::store::Outcome), not an error.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -177,8 +177,8 @@ pub(super) struct CheckpointRequest {
     /// `None`: the checkpoint stays, and `pending` is set.
     pub(super) checkpoint: Option<Checkpoint>,
     pub(super) pending: Option<PendingCheckpoint>,
-    /// The checkpoint may lie before that of the lease.
-    pub(super) may_go_back: bool,
+    /// The checkpoint may lie before that of the lease. With the time of a sentinel.
+    pub(super) moved: Option<Option<SystemTime>>,
     pub(super) retry: Retry,
     /// Closed if the caller was cancelled. Then nothing needs to be written for it.
     pub(super) reply: oneshot::Sender<Result<(), CheckpointError>>,
@@ -272,7 +272,7 @@ impl HeldLease {
         checkpoint: Checkpoint,
         retry: Retry,
     ) -> Result<(), CheckpointError> {
-        self.write(Some(checkpoint), None, false, retry).await
+        self.write(Some(checkpoint), None, None, retry).await
     }
 
     /// Writes the first phase of a two-phase checkpoint. The checkpoint itself stays.
@@ -286,21 +286,21 @@ impl HeldLease {
         retry: Retry,
     ) -> Result<(), CheckpointError> {
         let pending = PendingCheckpoint { checkpoint: pending, state };
-        self.write(None, Some(pending), false, retry).await
+        self.write(None, Some(pending), None, retry).await
     }
 
     async fn write(
         &self,
         checkpoint: Option<Checkpoint>,
         pending: Option<PendingCheckpoint>,
-        may_go_back: bool,
+        moved: Option<Option<SystemTime>>,
         retry: Retry,
     ) -> Result<(), CheckpointError> {
         if !self.is_held() {
             return Err(self.state.lease_lost());
         }
         let (reply, answer) = oneshot::channel();
-        let request = CheckpointRequest { checkpoint, pending, may_go_back, retry, reply };
+        let request = CheckpointRequest { checkpoint, pending, moved, retry, reply };
         let request = Request::Checkpoint(Box::new(request));
         // The channel is closed if the ownership has ended.
         self.requests.send(request).await.map_err(|_| self.state.lease_lost())?;
@@ -322,28 +322,14 @@ impl HeldLease {
     ) -> Result<(), CheckpointError> {
         // Renewals must not carry the former progress after the move.
         let former = self.progress().lock().withdraw();
-        let written = self.try_move_to(checkpoint.clone(), time).await;
+        let write = self.write(Some(checkpoint.clone()), None, Some(time), Retry::Never);
+        let written = write.await;
         let mut progress = self.progress().lock();
         match written {
             Ok(()) => *progress = Progress::new(checkpoint),
             Err(_) => progress.restore(former),
         }
         written
-    }
-
-    async fn try_move_to(
-        &self,
-        checkpoint: Checkpoint,
-        time: Option<SystemTime>,
-    ) -> Result<(), CheckpointError> {
-        // While the checkpoint is no sentinel, the time says nothing. So it is written first.
-        if let Some(time) = time {
-            let facts = ShardFacts::ResumeFrom(time);
-            let written = self.state.services.set_facts(&self.lease(), facts).await;
-            let shard_id = || self.shard_id().to_owned();
-            written.map_err(|error| error.into_checkpoint_error(shard_id()))?;
-        }
-        self.write(Some(checkpoint), None, true, Retry::Never).await
     }
 
     /// Creates the leases of the shard's children where they are missing, and notes the children in this lease.

@@ -22,6 +22,12 @@ impl LeaseWrite {
                     && seen.checkpoint == *checkpoint
                     && seen.pending == *pending
             }
+            Self::Move { owner, checkpoint, resume_from } => {
+                own && seen.is_owned_by(owner)
+                    && seen.checkpoint == *checkpoint
+                    && seen.resume_from == *resume_from
+                    && seen.pending.is_none()
+            }
             Self::Take { owner } => {
                 own && seen.owner.as_ref() == Some(owner) && !seen.is_handoff_pending()
             }

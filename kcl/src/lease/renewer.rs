@@ -317,11 +317,15 @@ impl LeaseRenewer {
         let throughput = self.sample_throughput();
         let written = self.write(|renewer, lease| {
             let checkpoint = request.checkpoint.as_ref().unwrap_or(&lease.checkpoint).clone();
-            if checkpoint < lease.checkpoint && !request.may_go_back {
+            let owner = renewer.context.worker_id.clone();
+            if let Some(resume_from) = request.moved {
+                return Ok(LeaseWrite::Move { owner, checkpoint, resume_from });
+            }
+            if checkpoint < lease.checkpoint {
                 return Err(checkpoint);
             }
             Ok(LeaseWrite::Checkpoint {
-                owner: renewer.context.worker_id.clone(),
+                owner,
                 checkpoint,
                 pending: request.pending.clone(),
                 throughput,

@@ -58,7 +58,7 @@ pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, LeaseStoreError>>;
 
 /// A conditional write of one lease. "As known": as the caller has read the lease.
 ///
-/// `Renew`, `Checkpoint` and `Take` stamp the lease with the process that writes. If a worker of another library
+/// `Renew`, `Checkpoint`, `Move` and `Take` stamp the lease with the process that writes. If a worker of another library
 /// owned the lease since the last stamp, they also remove [`Lease::read_to`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum LeaseWrite {
@@ -75,6 +75,9 @@ pub enum LeaseWrite {
         pending: Option<PendingCheckpoint>,
         throughput: Option<f64>,
     },
+    /// Moves the checkpoint to another position, also to one before it, on the condition of `Checkpoint`. Replaces
+    /// [`Lease::resume_from`], and removes [`Lease::read_to`] and a pending checkpoint.
+    Move { owner: String, checkpoint: Checkpoint, resume_from: Option<SystemTime> },
     /// Makes `owner` the owner, if the counter and the owners are as known; ends a pending handoff; adds one to the
     /// counter. For a lease that is unassigned or expired, or that its owner gives up while its processor may be
     /// at work.
@@ -128,6 +131,7 @@ impl LeaseWrite {
             Self::Create | Self::Replace { .. } => "PutItem",
             Self::Renew { .. } => "UpdateItem (renew)",
             Self::Checkpoint { .. } => "UpdateItem (checkpoint)",
+            Self::Move { .. } => "UpdateItem (move)",
             Self::Take { .. } => "UpdateItem (take)",
             Self::Assign { .. } => "UpdateItem (assign)",
             Self::StartHandoff { .. } => "UpdateItem (start handoff)",
@@ -168,8 +172,6 @@ pub enum ShardFacts {
     Stream(StreamIdentity),
     /// Everything that arrived before this time was checkpointed.
     ReadTo(SystemTime),
-    /// See [`Lease::resume_from`].
-    ResumeFrom(SystemTime),
 }
 
 /// The items of the table. They are read page by page, so they are not of one moment.

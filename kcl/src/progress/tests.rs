@@ -210,3 +210,13 @@ fn a_shard_is_processed_up_to_a_time_only_if_it_was_open_then() {
         assert_eq!(found, expected, "{was_open} {fetched:?} {passed:?}");
     }
 }
+
+/// The answer to a move was lost, and the shard is read on before the position that was written.
+#[test]
+fn records_before_the_position_of_the_lease_are_not_checkpointed() {
+    let mut progress = Progress::new(Checkpoint::Before(number(20)));
+    progress.delivered(ExtendedSequenceNumber::new(number(9), 0));
+    assert_eq!(progress.unwritten(), None);
+    progress.delivered(ExtendedSequenceNumber::new(number(20), 0));
+    assert_eq!(progress.unwritten(), Some(ExtendedSequenceNumber::new(number(20), 0)));
+}

@@ -14,6 +14,8 @@ use crate::snapshot::ShardStatus;
 
 const GET_RECORDS: &str = "GetRecords";
 const SUBSCRIBE: &str = "SubscribeToShard";
+const OWN_CONSUMER: &str =
+    "if this lasts, another application uses the same consumer, and needs one of its own";
 
 /// A read that failed.
 #[derive(Debug)]
@@ -30,8 +32,10 @@ pub(super) enum FailureKind {
     NewIterator,
     /// The read exceeded the limits of the shard.
     Throttled,
-    /// Another subscription of the same consumer to the shard began a moment ago, or took this one over.
+    /// Another subscription of the same consumer to the shard began a moment ago.
     InUse,
+    /// Another subscription of the same consumer to the shard took this one over.
+    TakenOver,
     /// The stream or the shard does not exist.
     NotFound,
     /// The page did not arrive completely. A smaller one may.
@@ -91,7 +95,12 @@ impl Failure {
                 let error = service.err();
                 let code = error.code().unwrap_or("an unknown error");
                 let message = error.message().map(|text| format!(": {text}")).unwrap_or_default();
-                (of_subscription(error.code()), format!("{code}{message}"))
+                match of_subscription(error.code()) {
+                    FailureKind::InUse => {
+                        (FailureKind::TakenOver, format!("{code}{message}: {OWN_CONSUMER}"))
+                    }
+                    kind => (kind, format!("{code}{message}")),
+                }
             }
             // The frame may hold records, so it is not shown.
             SdkError::ResponseError(_) | SdkError::ConstructionFailure(_) => {

@@ -81,6 +81,13 @@ impl ShardWatch {
         clock: Arc<dyn Clock>,
         on_trimmed_gap: OnTrimmedGap,
     ) -> Self {
+        // A source before this one, under the same lease, may have reported a gap.
+        let problem = start
+            .status
+            .problems()
+            .find(ProblemKind::RecordsTrimmed, Some(start.status.shard_id()));
+        let goes_on = on_trimmed_gap == OnTrimmedGap::Continue;
+        let gap_reported = problem.filter(|_| goes_on).map(|_| clock.now());
         Self {
             check,
             status: Arc::clone(&start.status),
@@ -98,7 +105,7 @@ impl ShardWatch {
                 }
                 _ => None,
             },
-            gap_reported: None,
+            gap_reported,
             on_trimmed_gap,
         }
     }

@@ -76,8 +76,6 @@ impl ShardConsumer {
             }
         }
         self.invoker.drop_processor(running.take());
-        // A move that was asked for last is refused: the shard is not processed any more.
-        drop(self.status.control().take_seek());
         self.held_lease.progress().lock().finished();
         self.status.has_finished();
         let shard_id = self.held_lease.shard_id();

@@ -86,7 +86,7 @@ impl ShardStatus {
         &self.progress
     }
 
-    /// The wishes of the application.
+    /// The requests of the application.
     pub(crate) fn control(&self) -> &ShardControl {
         &self.control
     }

@@ -155,8 +155,11 @@ impl WorkerHandle {
     /// checkpoints that it prepared before are refused. A paused shard stays paused.
     ///
     /// `allow_skip`: whether records may be passed that are not processed. Otherwise only a position is taken of which
-    /// this worker knows that all records before it are processed: before the last record that it has processed, or
-    /// before the checkpoint.
+    /// this worker knows that all records before it are processed: before the checkpoint, or, if the library writes the
+    /// checkpoints, before the last record that the processor took.
+    ///
+    /// A processor must not await this call, because the call waits for the processor: spawn it. The same holds for code
+    /// that has a batch of [`consume`](crate::SchedulerBuilder::consume) in hand.
     ///
     /// Records of the shard's children that were processed before stay processed: a child starts when its parents end.
     ///

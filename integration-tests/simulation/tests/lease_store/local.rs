@@ -43,6 +43,7 @@ conformance! { Local::new();
     ownership::a_created_lease_is_read_back_equal_and_not_created_again,
     ownership::renewals_prove_ownership_and_notice_handoffs_and_takers,
     ownership::checkpoints_need_the_counter_and_the_processing_owner,
+    ownership::a_move_writes_the_whole_position_on_the_condition_of_a_checkpoint,
     ownership::taking_needs_the_lease_as_it_was_seen,
     ownership::assigning_needs_the_owners_and_completes_a_handoff,
     ownership::evicting_frees_the_lease_or_leaves_it_to_the_next_owner,

@@ -89,6 +89,33 @@ pub(super) async fn checkpoints_need_the_counter_and_the_processing_owner(subjec
     refused(store.write(&late, checkpoint("next", at("12", 2))).await.unwrap());
 }
 
+pub(super) async fn a_move_writes_the_whole_position_on_the_condition_of_a_checkpoint(
+    subject: &impl Subject,
+) {
+    let store = subject.store();
+    let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_800_000_000_123);
+    let mine = owned(store, "k", "me").await;
+    let mine = applied(store.write(&mine, checkpoint("me", at("9", 2))).await.unwrap());
+    let note = LeaseWrite::SetFacts(ShardFacts::ReadTo(time));
+    let mine = applied(store.write(&mine, note).await.unwrap());
+    let to = |owner: &str, checkpoint, resume_from| LeaseWrite::Move {
+        owner: owner.into(),
+        checkpoint,
+        resume_from,
+    };
+    let back = to("me", Checkpoint::AtTimestamp, Some(time));
+    let moved = applied(store.write(&mine, back.clone()).await.unwrap());
+    assert_eq!((&moved.checkpoint, moved.resume_from), (&Checkpoint::AtTimestamp, Some(time)));
+    assert_eq!((moved.read_to, moved.counter), (None, mine.counter + 1));
+    refused(store.write(&mine, back).await.unwrap());
+    let horizon = || to("me", Checkpoint::TrimHorizon, None);
+    refused(store.write(&moved, to("other", Checkpoint::TrimHorizon, None)).await.unwrap());
+    let moved = applied(store.write(&moved, horizon()).await.unwrap());
+    assert_eq!((&moved.checkpoint, moved.resume_from), (&Checkpoint::TrimHorizon, None));
+    applied(store.write(&moved, start_handoff("next")).await.unwrap());
+    applied(store.write(&moved, horizon()).await.unwrap());
+}
+
 pub(super) async fn taking_needs_the_lease_as_it_was_seen(subject: &impl Subject) {
     let store = subject.store();
     let seen = owned(store, "k", "old").await;
@@ -176,9 +203,6 @@ pub(super) async fn facts_about_the_shard_leave_the_counter_and_need_the_lease(
     let read_to = LeaseWrite::SetFacts(ShardFacts::ReadTo(time));
     let changed = applied(store.write(&mine, read_to).await.unwrap());
     assert_eq!((changed.read_to, changed.counter), (Some(time), mine.counter));
-    let resume_from = LeaseWrite::SetFacts(ShardFacts::ResumeFrom(time));
-    let changed = applied(store.write(&mine, resume_from).await.unwrap());
-    assert_eq!((changed.resume_from, changed.counter), (Some(time), mine.counter));
     let streams = ["arn:orders@1", "arn:orders@2"];
     let [one, two] = streams.map(|text| StreamIdentity::parse(text).unwrap());
     let named = |stream: &StreamIdentity| LeaseWrite::SetFacts(ShardFacts::Stream(stream.clone()));

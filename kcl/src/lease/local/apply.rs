@@ -23,7 +23,9 @@ pub fn apply(
     let holds = match write {
         LeaseWrite::Create => false,
         LeaseWrite::Renew { owner, .. } => counter_is_known && processed_by(item, known, owner),
-        LeaseWrite::Checkpoint { owner, .. } => counter_is_known && item.is_owned_by(owner),
+        LeaseWrite::Checkpoint { owner, .. } | LeaseWrite::Move { owner, .. } => {
+            counter_is_known && item.is_owned_by(owner)
+        }
         LeaseWrite::Take { .. } | LeaseWrite::Evict | LeaseWrite::Replace { .. } => {
             counter_is_known && owners_are_known
         }
@@ -40,7 +42,10 @@ pub fn apply(
 
 fn written(write: &LeaseWrite, process: u64, known: &Lease, mut item: Lease) -> Option<Lease> {
     match write {
-        LeaseWrite::Renew { .. } | LeaseWrite::Checkpoint { .. } | LeaseWrite::Take { .. } => {
+        LeaseWrite::Renew { .. }
+        | LeaseWrite::Checkpoint { .. }
+        | LeaseWrite::Move { .. }
+        | LeaseWrite::Take { .. } => {
             if item.was_owned_by_another_library() {
                 item.read_to = None;
             }
@@ -64,6 +69,12 @@ fn written(write: &LeaseWrite, process: u64, known: &Lease, mut item: Lease) -> 
             if !checkpoint.is_initial() {
                 item.resume_from = None;
             }
+        }
+        LeaseWrite::Move { checkpoint, resume_from, .. } => {
+            item.checkpoint = checkpoint.clone();
+            item.resume_from = *resume_from;
+            (item.pending, item.read_to) = (None, None);
+            item.owner_switches = 0;
         }
         LeaseWrite::Take { owner } => set_owner(&mut item, known.actual_owner(), owner),
         LeaseWrite::Assign { to, released } => {
@@ -118,7 +129,6 @@ fn set_facts(item: &mut Lease, facts: &ShardFacts) {
         ShardFacts::Children(children) => item.children = children.iter().cloned().collect(),
         ShardFacts::HashKeyRange(range) => item.hash_key_range = Some(*range),
         ShardFacts::ReadTo(time) => item.read_to = Some(*time),
-        ShardFacts::ResumeFrom(time) => item.resume_from = Some(*time),
         ShardFacts::Stream(identity) => item.stream = Some(identity.clone()),
     }
 }

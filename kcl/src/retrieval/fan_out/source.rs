@@ -11,7 +11,9 @@
 //! * For [`TAKEOVER`] after a subscription began, the service refuses another one of the same consumer to the same shard.
 //!   A new owner of a shard meets that, and a source whose connection broke. It tries again.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_kinesis::Client;
@@ -19,6 +21,7 @@ use fastrand::Rng;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kinesis_common::backoff::Backoff;
+use tokio::time::error::Elapsed;
 
 use super::FanOutRetrieval;
 use super::consumer::{NoConsumer, StreamConsumer};
@@ -42,6 +45,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 const RENEWED: Duration = Duration::from_secs(290);
 /// Most time by which a renewal is earlier, so that shards do not renew in one burst.
 const RENEWAL_SPREAD: f64 = 30.0;
+/// Least time between two calls. The service accepts one a second for each consumer and shard.
+const CALL_INTERVAL: Duration = Duration::from_secs(1);
 /// Time after the beginning of a subscription in which the service refuses another one of the same consumer.
 const TAKEOVER: Duration = Duration::from_secs(5);
 /// Time for which such refusals are no failure: twice the time that they should last.
@@ -76,6 +81,8 @@ pub(super) struct FanOutSource {
     unread_at: Option<SystemTime>,
     /// When the last event came.
     last_event: Duration,
+    /// When the last call was made.
+    called: Option<Duration>,
     /// When the last subscription began.
     opened: Option<Duration>,
     /// When the service first refused a subscription because of an earlier one, since the last success.
@@ -138,6 +145,7 @@ impl FanOutSource {
             received: None,
             unread_at: None,
             last_event: Duration::ZERO,
+            called: None,
             opened: None,
             refused_since: None,
             throttles: 0,
@@ -186,7 +194,10 @@ impl FanOutSource {
             self.watch.check_after(received.clone(), unread_at);
         }
         let consumer = self.consumer.arn().await.map_err(|error| no_consumer(&error))?;
+        let earliest = self.called.map_or(Duration::ZERO, |called| called + CALL_INTERVAL);
+        tokio::time::sleep(earliest.saturating_sub(self.clock.now())).await;
         self.gate.turn().await;
+        self.called = Some(self.clock.now());
         let shard_id = self.status.shard_id();
         let timer = self.status.meter().timer(&*self.clock);
         let (names, clock) = ((&*consumer, shard_id), &*self.clock);
@@ -239,7 +250,9 @@ impl FanOutSource {
                 continue;
             };
             let left = renewed.saturating_sub(self.clock.now());
-            let event = match tokio::time::timeout(SILENCE.min(left), subscription.next()).await {
+            let (waited_since, next) =
+                receive(&mut subscription, &*self.clock, SILENCE.min(left)).await;
+            let event = match next {
                 Ok(Ok(Some(event))) => event,
                 Ok(Ok(None)) if subscription.has_sent => return Ended::Renew,
                 Ok(Ok(None)) => return Ended::Failed(Failure::unusable(WITHOUT_EVENT)),
@@ -257,7 +270,7 @@ impl FanOutSource {
             }
             self.succeeded();
             held.resize(event.records.memory());
-            match self.accept(event, &subscription, held) {
+            match self.accept(event, &subscription, waited_since, held) {
                 Ok(page) => {
                     let is_last = page.end.is_some();
                     room.send(page);
@@ -288,6 +301,7 @@ impl FanOutSource {
         &mut self,
         event: Event,
         subscription: &Subscription,
+        waited_since: Option<Duration>,
         held: Held,
     ) -> Result<Page, Held> {
         let is_last = event.is_last();
@@ -304,7 +318,11 @@ impl FanOutSource {
             self.position = self.position.after_event(next, last.is_some());
         }
         self.received = last.or(self.received.take());
-        if is_last && let Some(reached) = subscription.no_later_than_now(now) {
+        // An event that was there already may be older than it seems.
+        if is_last
+            && let Some(since) = waited_since
+            && let Some(reached) = subscription.no_later_than(since)
+        {
             let was_open = records.is_empty() && end.is_none();
             let tip = Tip { reached, fetched: self.received.clone(), was_open };
             self.status.progress().lock().tip = Some(tip);
@@ -330,6 +348,7 @@ impl FanOutSource {
         let now = self.clock.now();
         let shard_id = self.status.shard_id();
         match failure.kind {
+            FailureKind::TakenOver => self.status.measure(Metric::RefusedSubscriptions, 1.0),
             FailureKind::InUse => {
                 self.status.measure(Metric::RefusedSubscriptions, 1.0);
                 let since = *self.refused_since.get_or_insert(now);
@@ -338,7 +357,7 @@ impl FanOutSource {
                     // The own subscription, or that of the previous owner, cannot be taken over before this time.
                     let earliest = self.opened.map(|opened| opened + TAKEOVER);
                     let wait = earliest.unwrap_or_default().saturating_sub(now);
-                    tokio::time::sleep(wait + self.pause()).await;
+                    tokio::time::sleep(wait).await;
                     return;
                 }
             }
@@ -357,10 +376,19 @@ impl FanOutSource {
         failure.note(&self.status);
         tokio::time::sleep(self.backoff.next_delay()).await;
     }
+}
 
-    /// A pause between two attempts while a subscription is refused.
-    fn pause(&mut self) -> Duration {
-        Duration::from_millis(self.random.u64(100..500))
+/// Receives the next event. Also returns since when this waited for it. `None`: the event was there already.
+async fn receive(
+    subscription: &mut Subscription,
+    clock: &dyn Clock,
+    limit: Duration,
+) -> (Option<Duration>, Result<Result<Option<Event>, Failure>, Elapsed>) {
+    let since = clock.now();
+    let mut next = pin!(tokio::time::timeout(limit, subscription.next()));
+    match futures::poll!(next.as_mut()) {
+        Poll::Ready(next) => (None, next),
+        Poll::Pending => (Some(since), next.await),
     }
 }
 
@@ -368,5 +396,10 @@ const WITHOUT_EVENT: &str = "the subscription ended without an event";
 const SILENT: &str = "the subscription sent no event for 30 s";
 
 fn no_consumer(error: &NoConsumer) -> Failure {
-    Failure::refused(&format!("there is no consumer to subscribe as: {error}"))
+    let text = format!("there is no consumer to subscribe with: {error}");
+    match error {
+        NoConsumer::NotActive { .. } => Failure::unusable(&text),
+        NoConsumer::Call(error) if error.kind.may_pass() => Failure::unusable(&text),
+        _ => Failure::refused(&text),
+    }
 }

@@ -79,9 +79,9 @@ impl Subscription {
         self.answered.date()?.checked_add(now.saturating_sub(self.opened))
     }
 
-    /// A time before which no record arrives that is put from now on.
-    pub(super) fn no_later_than_now(&self, now: Duration) -> Option<SystemTime> {
-        self.no_later_than_opened()?.checked_add(now.saturating_sub(self.opened))
+    /// A time before which no record arrives that is put after `since`, a time of the worker's clock.
+    pub(super) fn no_later_than(&self, since: Duration) -> Option<SystemTime> {
+        self.no_later_than_opened()?.checked_add(since.saturating_sub(self.opened))
     }
 
     /// Waits for the next event. `None`: the service has ended the subscription.

@@ -104,3 +104,32 @@ async fn a_move_that_cannot_be_written_changes_nothing() {
     assert_eq!(running.positions()[20..], positions(18..20));
     running.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_processor_has_not_checkpointed_is_not_passed() {
+    let mut running = Running::start(PAGES, Duration::ZERO, &[], config(CheckpointPolicy::Manual));
+    running.until("all batches", |seen| seen.batches.len() == 10).await;
+    let refused = running.seek(at(12), false).await.unwrap_err();
+    assert!(matches!(refused, SeekError::WouldSkip { .. }), "{refused}");
+    running.seek(at(12), true).await.unwrap();
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_is_given_up_is_not_moved_any_more() {
+    let policy = CheckpointPolicy::AfterBatch;
+    let pages = Pages { pages: 1, records: 2 };
+    let mut running = Running::start(pages, Duration::ZERO, &[Deed::Wait], config(policy));
+    running.until("a batch", |seen| seen.batches.len() == 1).await;
+    let (waiting, answer) = oneshot::channel();
+    let request = |reply| SeekRequest { position: at(0), allow_skip: false, reply };
+    running.status.control().seek(request(waiting));
+    running.recorder.lose();
+    running.go_on.notify_one();
+    let status = Arc::clone(&running.status);
+    tokio::time::timeout(PATIENCE, running.consumer).await.unwrap().unwrap().unwrap();
+    assert!(!matches!(answer.await, Ok(Ok(()))), "the lease is lost");
+    let (late, answer) = oneshot::channel();
+    status.control().seek(request(late));
+    assert!(answer.await.is_err(), "a late one");
+}

@@ -221,3 +221,59 @@ async fn a_source_that_was_behind_for_longer_than_records_are_kept_tells_of_the_
     let gap = problems.find(ProblemKind::RecordsTrimmed, Some(SHARD)).unwrap();
     assert!(gap.cause.contains("before they were read"), "{}", gap.cause);
 }
+
+#[tokio::test(start_paused = true)]
+async fn another_application_with_the_same_consumer_is_told() {
+    let aws = Paused::start().await;
+    let retrieval = aws.retrieval().await;
+    let mut mine = aws.subscriber_of(&retrieval, SHARD, Position::TrimHorizon);
+    let other = aws.subscriber_of(&retrieval, SHARD, Position::TrimHorizon);
+    let problem = || {
+        let problems = mine.status.problems();
+        let mine = problems.find(ProblemKind::ReadsFailing, Some(SHARD));
+        mine.or_else(|| other.status.problems().find(ProblemKind::ReadsFailing, Some(SHARD)))
+    };
+    let cause = loop {
+        if let Some(problem) = problem() {
+            break problem.cause;
+        }
+        tokio::time::sleep(SECOND / 10).await;
+    };
+    assert!(cause.contains("needs one of its own"), "{cause}");
+    drop(other);
+    aws.put(0..3).await;
+    assert_eq!(mine.read(3).await, numbers(0..3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_is_subscribed_to_once_a_second_at_most() {
+    let aws = Paused::with(|aws| aws.shard_limits(true)).await;
+    for fault in [Fault::internal_failure(), Fault::cut_connection()] {
+        aws.aws.faults().add(fault.operation("SubscribeToShard").times(5));
+    }
+    aws.aws.faults().add(Fault::cut_connection().operation("SubscribeToShardEvent").times(5));
+    let mut subscriber = aws.subscriber(Position::TrimHorizon).await;
+    let before = aws.clock.now();
+    aws.put(0..3).await;
+    assert_eq!(subscriber.read(3).await, numbers(0..3));
+    let (calls, took) = (aws.aws.calls("SubscribeToShard"), aws.clock.now() - before);
+    assert!(calls > 10 && calls <= took.as_secs() + 1, "{calls} calls in {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_an_event_that_was_waited_for_tells_up_to_when_the_shard_was_read() {
+    let aws = Paused::start().await;
+    aws.put(0..3).await;
+    let mut subscriber = aws.subscriber(Position::TrimHorizon).await;
+    let page = subscriber.page().await;
+    assert_eq!((page.records.len(), page.millis_behind_latest), (3, Some(0)));
+    // The event was there when it was asked for. It may have been sent long before.
+    assert!(subscriber.status.progress().lock().tip.is_none());
+    let before = aws.clock.wall();
+    while subscriber.status.progress().lock().tip.is_none() {
+        tokio::time::sleep(SECOND / 10).await;
+    }
+    let tip = subscriber.status.progress().lock().tip.clone().unwrap();
+    assert!(tip.reached <= before, "the time at which the wait began, less the skew of hosts");
+    assert_eq!(tip.fetched, page.records.last_sequence_number());
+}

@@ -112,6 +112,8 @@ impl Position {
         match self {
             // The record itself was not received yet. Its user records may be checkpointed in part.
             Self::At(number) if !has_records && next <= *number => self.clone(),
+            // What was received is not received again.
+            Self::After(number) if next < *number => self.clone(),
             _ => Self::After(next),
         }
     }

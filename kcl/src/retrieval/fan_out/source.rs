@@ -11,9 +11,7 @@
 //! * For [`TAKEOVER`] after a subscription began, the service refuses another one of the same consumer to the same shard.
 //!   A new owner of a shard meets that, and a source whose connection broke. It tries again.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_kinesis::Client;
@@ -21,7 +19,6 @@ use fastrand::Rng;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kinesis_common::backoff::Backoff;
-use tokio::time::error::Elapsed;
 
 use super::FanOutRetrieval;
 use super::consumer::{NoConsumer, StreamConsumer};
@@ -250,9 +247,8 @@ impl FanOutSource {
                 continue;
             };
             let left = renewed.saturating_sub(self.clock.now());
-            let (waited_since, next) =
-                receive(&mut subscription, &*self.clock, SILENCE.min(left)).await;
-            let event = match next {
+            let next = subscription.next(&*self.clock);
+            let event = match tokio::time::timeout(SILENCE.min(left), next).await {
                 Ok(Ok(Some(event))) => event,
                 Ok(Ok(None)) if subscription.has_sent => return Ended::Renew,
                 Ok(Ok(None)) => return Ended::Failed(Failure::unusable(WITHOUT_EVENT)),
@@ -270,7 +266,7 @@ impl FanOutSource {
             }
             self.succeeded();
             held.resize(event.records.memory());
-            match self.accept(event, &subscription, waited_since, held) {
+            match self.accept(event, &subscription, held) {
                 Ok(page) => {
                     let is_last = page.end.is_some();
                     room.send(page);
@@ -301,7 +297,6 @@ impl FanOutSource {
         &mut self,
         event: Event,
         subscription: &Subscription,
-        waited_since: Option<Duration>,
         held: Held,
     ) -> Result<Page, Held> {
         let is_last = event.is_last();
@@ -314,15 +309,12 @@ impl FanOutSource {
         self.status.behind(millis_behind_latest);
         let end = continuation.is_none().then_some(children);
         let last = records.last_sequence_number();
-        if let Some(next) = continuation.or_else(|| last.clone()) {
+        let arrived = records.len().checked_sub(1).and_then(|last| records.arrival(last));
+        if let Some(next) = continuation.max(last.clone()) {
             self.position = self.position.after_event(next, last.is_some());
         }
         self.received = last.or(self.received.take());
-        // An event that was there already may be older than it seems.
-        if is_last
-            && let Some(since) = waited_since
-            && let Some(reached) = subscription.no_later_than(since)
-        {
+        if is_last && let Some(reached) = subscription.no_later_than_sent().max(arrived) {
             let was_open = records.is_empty() && end.is_none();
             let tip = Tip { reached, fetched: self.received.clone(), was_open };
             self.status.progress().lock().tip = Some(tip);
@@ -375,20 +367,6 @@ impl FanOutSource {
         }
         failure.note(&self.status);
         tokio::time::sleep(self.backoff.next_delay()).await;
-    }
-}
-
-/// Receives the next event. Also returns since when this waited for it. `None`: the event was there already.
-async fn receive(
-    subscription: &mut Subscription,
-    clock: &dyn Clock,
-    limit: Duration,
-) -> (Option<Duration>, Result<Result<Option<Event>, Failure>, Elapsed>) {
-    let since = clock.now();
-    let mut next = pin!(tokio::time::timeout(limit, subscription.next()));
-    match futures::poll!(next.as_mut()) {
-        Poll::Ready(next) => (None, next),
-        Poll::Pending => (Some(since), next.await),
     }
 }
 

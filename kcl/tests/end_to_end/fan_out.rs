@@ -212,3 +212,50 @@ async fn two_hundred_shards_on_one_worker() {
     probe.assert_exact();
     worker.shutdown(PATIENCE).await.unwrap();
 }
+
+/// The oldest worker stops, another one joins, shards are split, and each second all subscriptions break, under load.
+#[tokio::test]
+async fn leases_move_and_shards_are_split_while_subscriptions_break_each_second() {
+    let (aws, probe) = (aws(4).await, Probe::new());
+    let first = worker(&aws, &probe, fan_out("w1")).await;
+    until("four shards", || processing(&first) == 4).await;
+    let breaking = async {
+        loop {
+            aws.cut_subscriptions();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let load = async {
+        let mut ids = (0..).step_by(100);
+        loop {
+            let begin = ids.next().unwrap();
+            put(&aws, &probe, begin..begin + 100).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let changes = async {
+        let second = worker(&aws, &probe, fan_out("w2")).await;
+        for shard in open_shards(&aws).iter().take(2) {
+            split(&aws, shard).await;
+        }
+        let both = || (processing(&first), processing(&second));
+        until("three each", || both() == (3, 3)).await;
+        // The shards of the first worker move while others are split.
+        let (stopped, ()) = tokio::join!(first.shutdown(PATIENCE), async {
+            for shard in open_shards(&aws).iter().take(2) {
+                split(&aws, shard).await;
+            }
+        });
+        stopped.unwrap();
+        until("eight shards", || processing(&second) == 8).await;
+        second
+    };
+    let second = tokio::select! {
+        second = changes => second,
+        () = breaking => unreachable!("it never ends"),
+        () = load => unreachable!("it never ends"),
+    };
+    until("all records", || probe.is_settled()).await;
+    probe.assert_exact();
+    second.shutdown(PATIENCE).await.unwrap();
+}

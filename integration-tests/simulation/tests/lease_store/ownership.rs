@@ -104,11 +104,11 @@ pub(super) async fn a_move_writes_the_whole_position_on_the_condition_of_a_check
         resume_from,
     };
     let back = to("me", Checkpoint::AtTimestamp, Some(time));
-    let moved = applied(store.write(&mine, back.clone()).await.unwrap());
+    let moved = applied(store.write(&mine, back).await.unwrap());
     assert_eq!((&moved.checkpoint, moved.resume_from), (&Checkpoint::AtTimestamp, Some(time)));
     assert_eq!((moved.read_to, moved.counter), (None, mine.counter + 1));
-    refused(store.write(&mine, back).await.unwrap());
     let horizon = || to("me", Checkpoint::TrimHorizon, None);
+    refused(store.write(&mine, horizon()).await.unwrap());
     refused(store.write(&moved, to("other", Checkpoint::TrimHorizon, None)).await.unwrap());
     let moved = applied(store.write(&moved, horizon()).await.unwrap());
     assert_eq!((&moved.checkpoint, moved.resume_from), (&Checkpoint::TrimHorizon, None));

@@ -1,14 +1,16 @@
 //! A consumer worker as a process of its own, which reports every delivery on its standard output
 //! and can be killed at any point.
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kcl::{
-    ConsumerConfig, InitialPosition, ProcessorError, RecordBatch, RecordProcessor, Scheduler,
-    ShardContext, ShardEnd, ShardShutdown, Shutdown,
+    ConsumerConfig, FanOutConfig, HealthStatus, InitialPosition, ProblemKind, ProcessorError,
+    RecordBatch, RecordProcessor, RetrievalMode, Scheduler, ShardContext, ShardEnd, ShardShutdown,
+    Shutdown, WorkerHandle,
 };
 use kinesis_testkit::{Delivery, Position};
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,6 +39,9 @@ pub struct ConsumerArgs {
     /// Deadline of the planned stop, in milliseconds.
     #[arg(long, default_value_t = 60_000)]
     pub deadline_ms: u64,
+    /// Read by enhanced fan-out.
+    #[arg(long)]
+    pub fan_out: bool,
     /// Begin each line with the time, in microseconds of the epoch.
     #[arg(long)]
     pub stamps: bool,
@@ -78,6 +83,13 @@ pub enum Report {
         /// Number of the ownership in this process.
         ownership: u64,
     },
+    /// The health of the worker has changed. It was healthy at the start.
+    Health {
+        /// True if there is no problem.
+        is_healthy: bool,
+        /// True if a shard cannot be read.
+        reads_fail: bool,
+    },
     /// The planned stop is over.
     Stopped {
         /// Shards whose leases were given up in order.
@@ -101,6 +113,9 @@ impl Report {
             Self::Ended { ownership } => format!("E {ownership}"),
             Self::Released { ownership } => format!("R {ownership}"),
             Self::Lost { ownership } => format!("L {ownership}"),
+            Self::Health { is_healthy, reads_fail } => {
+                format!("H {} {}", u8::from(*is_healthy), u8::from(*reads_fail))
+            }
             Self::Stopped { drained, left_to_expire, aborted } => {
                 format!("T {drained} {left_to_expire} {aborted}")
             }
@@ -113,6 +128,9 @@ impl Report {
         let kind = words.next()?;
         let mut number = || words.next()?.parse().ok();
         let ownership = number()?;
+        if kind == "H" {
+            return Some(Self::Health { is_healthy: ownership == 1, reads_fail: number()? == 1 });
+        }
         if kind == "T" {
             return Some(Self::Stopped {
                 drained: ownership,
@@ -233,6 +251,10 @@ pub async fn consume(args: ConsumerArgs) -> Result<(), Error> {
     let ownerships = Arc::new(AtomicU64::new(0));
     let sdk_config = crate::sdk_config(&args.url);
     let failover = Duration::from_millis(args.failover_ms);
+    let retrieval = match args.fan_out {
+        true => RetrievalMode::FanOut(FanOutConfig::default()),
+        false => RetrievalMode::Polling,
+    };
     let worker = Scheduler::builder(&args.application, &args.stream, &sdk_config)
         .processor(move |_shard: &ShardContext| Reporter {
             ownership: ownerships.fetch_add(1, Ordering::Relaxed),
@@ -240,6 +262,7 @@ pub async fn consume(args: ConsumerArgs) -> Result<(), Error> {
         })
         .config(
             ConsumerConfig::default()
+                .with_retrieval(retrieval)
                 .with_worker_id(args.worker)
                 .with_initial_position(InitialPosition::TrimHorizon)
                 .with_failover_time(failover)
@@ -254,9 +277,13 @@ pub async fn consume(args: ConsumerArgs) -> Result<(), Error> {
         let read = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
         let _ = gone.send(read);
     });
+    let reporter = Reporter { ownership: 0, stamps: args.stamps };
     tokio::select! {
         _ = terminated.recv() => {}
         read = parent_gone => { read??; }
+        reported = report_health(&handle, &reporter) => {
+            return Err(reported.map_or_else(|error| error.to_string(), |never| match never {}).into());
+        }
     }
     let deadline = Duration::from_millis(args.deadline_ms);
     let report = handle.shutdown(deadline).await?;
@@ -266,9 +293,28 @@ pub async fn consume(args: ConsumerArgs) -> Result<(), Error> {
         left_to_expire: report.shards.values().filter(expires).count() as u64,
         aborted: report.aborted.len() as u64,
     };
-    let reporter = Reporter { ownership: 0, stamps: args.stamps };
     reporter.report([stopped]).map_err(|error| error.to_string())?;
     Ok(())
+}
+
+/// Reports each change of the worker's health.
+async fn report_health(
+    worker: &WorkerHandle,
+    reporter: &Reporter,
+) -> Result<Infallible, ProcessorError> {
+    let mut last = Report::Health { is_healthy: true, reads_fail: false };
+    loop {
+        let health = worker.health();
+        let reads_fail =
+            health.problems.iter().any(|problem| problem.kind == ProblemKind::ReadsFailing);
+        let is_healthy = health.status == HealthStatus::Healthy;
+        let now = Report::Health { is_healthy, reads_fail };
+        if now != last {
+            reporter.report([now.clone()])?;
+            last = now;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[cfg(test)]
@@ -284,6 +330,8 @@ mod tests {
             Report::Ended { ownership: 3 },
             Report::Released { ownership: 4 },
             Report::Lost { ownership: 5 },
+            Report::Health { is_healthy: true, reads_fail: false },
+            Report::Health { is_healthy: false, reads_fail: true },
             Report::Stopped { drained: 1, left_to_expire: 2, aborted: 3 },
         ] {
             assert_eq!(Report::from_line(&report.to_line()), Some(report));

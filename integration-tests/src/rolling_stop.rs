@@ -40,6 +40,8 @@ pub async fn run(program: &Path, records: u64, failover: Duration) -> Result<Out
         failover,
         deadline: Duration::from_secs(60),
         url: aws.kinesis_url(),
+        fan_out: false,
+        certificate: None,
     };
     let first = Worker::start(&program, 1, &seen)?;
     let second = Worker::start(&program, 2, &seen)?;

@@ -63,6 +63,8 @@ pub async fn run(
         failover: scenario.failover,
         deadline: Duration::from_secs(60),
         url: aws.kinesis_url(),
+        fan_out: false,
+        certificate: None,
     };
     let first = Worker::start(&program, 1, &seen)?;
     let second = Worker::start(&program, 2, &seen)?;

@@ -30,6 +30,8 @@ pub(crate) struct State {
     running: HashSet<(u64, u64)>,
     /// Processors that were asked to stop, by worker.
     pub(crate) asked: HashMap<u64, u64>,
+    /// The last report of the health of each worker that was not healthy.
+    pub(crate) health: HashMap<u64, Report>,
     /// Reports of planned stops, by worker.
     pub(crate) stopped: HashMap<u64, Report>,
 }
@@ -58,6 +60,9 @@ impl State {
             }
             Report::Ended { ownership } | Report::Lost { ownership } => {
                 self.running.remove(&(worker, *ownership));
+            }
+            Report::Health { .. } => {
+                self.health.insert(worker, report.clone());
             }
             Report::Stopped { .. } => {
                 self.stopped.insert(worker, report.clone());
@@ -105,6 +110,10 @@ pub(crate) struct Program<'a> {
     pub(crate) deadline: Duration,
     /// Where Kinesis and DynamoDB are.
     pub(crate) url: &'a str,
+    /// Read by enhanced fan-out.
+    pub(crate) fan_out: bool,
+    /// A file with the only certificate that the workers trust. `None`: those of the system.
+    pub(crate) certificate: Option<&'a Path>,
 }
 
 /// Sends a signal to a process.
@@ -132,7 +141,11 @@ impl Worker {
         number: u64,
         seen: &Arc<Seen>,
     ) -> Result<Self, Error> {
-        let mut process = Command::new(program.path)
+        let mut command = Command::new(program.path);
+        if let Some(certificate) = program.certificate {
+            command.env("SSL_CERT_FILE", certificate);
+        }
+        let mut process = command
             .args([
                 "consume",
                 "--url",
@@ -145,6 +158,7 @@ impl Worker {
             .args(["--worker", &format!("worker-{number}")])
             .args(["--failover-ms", &program.failover.as_millis().to_string()])
             .args(["--deadline-ms", &program.deadline.as_millis().to_string()])
+            .args(program.fan_out.then_some("--fan-out"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

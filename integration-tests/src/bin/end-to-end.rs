@@ -1,6 +1,7 @@
 //! `end-to-end run`: the main job under load, with a split, a merge and a killed worker.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -39,6 +40,9 @@ enum Command {
         /// Shards of the stream.
         #[arg(long)]
         shards: u32,
+        /// Serve over TLS too, and write the certificate for clients to trust to this file.
+        #[arg(long)]
+        certificate: Option<PathBuf>,
     },
 }
 
@@ -48,7 +52,9 @@ async fn main() -> ExitCode {
     exit_code(match Args::parse().command {
         Command::Run { records, seed, failover_ms } => run(records, seed, failover_ms).await,
         Command::Consume(args) => consumer::consume(args).await.map(|()| true),
-        Command::Serve { shards } => stopped_server::serve(shards).await.map(|()| true),
+        Command::Serve { shards, certificate } => {
+            stopped_server::serve(shards, certificate.as_deref()).await.map(|()| true)
+        }
     })
 }
 

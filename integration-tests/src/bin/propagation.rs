@@ -57,7 +57,7 @@ async fn main() -> ExitCode {
     init_logs();
     let args = Args::parse();
     exit_code(match args.command {
-        Some(Command::Serve { shards }) => serve(shards).await.map(|()| true),
+        Some(Command::Serve { shards }) => serve(shards, None).await.map(|()| true),
         None => measure(&args).await.map(|()| true),
     })
 }
@@ -79,14 +79,14 @@ async fn measure(args: &Args) -> Result<(), Error> {
 
 /// Puts the records while a worker reads them. Returns the delay of each record, in microseconds.
 async fn run(args: &Args, name: &str, mode: RetrievalMode) -> Result<Vec<u64>, Error> {
-    let (_server, url) = server(&std::env::current_exe()?, args.shards).await?;
+    let server = server(&std::env::current_exe()?, args.shards, None).await?;
     let config = ConsumerConfig::default()
         .with_initial_position(InitialPosition::TrimHorizon)
         .with_checkpoint(CheckpointPolicy::Interval(Duration::from_secs(5)))
         .with_retrieval(mode);
     let delays = Delays::default();
     let of_processors = delays.clone();
-    let worker = Scheduler::builder(format!("billing-{name}"), STREAM, &sdk_config(&url))
+    let worker = Scheduler::builder(format!("billing-{name}"), STREAM, &sdk_config(&server.url))
         .processor(move |_: &ShardContext| of_processors.clone())
         .config(config)
         .build()
@@ -97,7 +97,7 @@ async fn run(args: &Args, name: &str, mode: RetrievalMode) -> Result<Vec<u64>, E
         shards.iter().filter(|shard| shard.state == ShardState::Processing).count()
     };
     wait_for("all shards", || processing() == args.shards as usize).await?;
-    put(args, &url).await?;
+    put(args, &server.url).await?;
     let all = (WARM_UP + args.records) as usize * args.shards as usize;
     wait_for("all records", || delays.lock().len() >= all).await?;
     worker.shutdown(PATIENCE).await?;

@@ -97,7 +97,7 @@ impl Lines {
             Report::Released { ownership } => (ownership, What::Released),
             Report::Lost { ownership } => (ownership, What::Lost),
             // The end of the whole worker, which is known already.
-            Report::Stopped { .. } => return None,
+            Report::Health { .. } | Report::Stopped { .. } => return None,
         };
         let (ownership, shard) = self.rust.get(&ownership)?.clone();
         Some((ownership, shard, what))

@@ -46,7 +46,10 @@ impl<T: Send + 'static> Task<T> {
     /// Aborts the task, and waits until what it owned is dropped.
     pub(crate) async fn stop(mut self) {
         self.handle.abort();
-        let _ = (&mut self.handle).await;
+        // The owner may have taken the result already, after which the handle must not be polled.
+        if !self.handle.is_finished() {
+            let _ = (&mut self.handle).await;
+        }
     }
 
     pub(crate) fn abort_handle(&self) -> AbortHandle {
@@ -99,6 +102,13 @@ mod tests {
         let task = spawn(std::future::pending().boxed());
         task.abort_handle().abort();
         assert!(matches!(task.await, Err(WorkerError::RuntimeEnded { task: "a test" })));
+    }
+
+    #[tokio::test]
+    async fn it_can_be_stopped_after_its_result_was_taken() {
+        let mut task = Task::spawn(&Handle::current(), "a test", async { 7 });
+        assert_eq!((&mut task).await.unwrap(), 7);
+        task.stop().await;
     }
 
     /// Notes the size of what it spawns.

@@ -242,8 +242,8 @@ pub enum OnTrimmedGap {
     /// Reading goes on at the oldest record that the stream still has.
     #[default]
     Continue,
-    /// The shard stops, and the worker keeps its lease: no record after the gap is delivered. To go on, change the
-    /// setting and restart the worker.
+    /// The shard stops, and the worker keeps its lease: no record after the gap is delivered. To go on, move
+    /// the shard by [`seek`](crate::WorkerHandle::seek), or change the setting and restart the worker.
     StopShard,
 }
 

@@ -9,7 +9,6 @@ pub(crate) mod facade;
     allow(dead_code, reason = "each sink reads what it needs")
 )]
 mod names;
-mod uploads;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -18,7 +17,6 @@ use std::time::Duration;
 pub(crate) use kinesis_common::metrics::milliseconds;
 
 pub(crate) use self::names::Metric;
-pub(crate) use self::uploads::{RunningUploads, Uploads};
 use crate::clock::Clock;
 #[cfg(feature = "cloudwatch")]
 pub use crate::config::{CloudWatchConfig, MetricsDimension};

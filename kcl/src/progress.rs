@@ -32,7 +32,8 @@ pub(crate) struct Tip {
     pub(crate) was_open: bool,
 }
 
-/// The positions and times of one shard. They only rise, except `delivered` after a failed call.
+/// The positions and times of one shard. They only rise, except `delivered` after a failed call. A move of the shard
+/// replaces them all.
 #[derive(Debug)]
 pub(crate) struct Progress {
     /// The last read that found no further record, as the reader notes it.

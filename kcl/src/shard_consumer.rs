@@ -6,7 +6,8 @@
 //! 1. *Waiting on parents*: until the leases of the parent shards are at `SHARD_END`, or gone.
 //! 2. *Waiting for the start*: until the service's time is that at which the shard starts, if its lease names one.
 //! 3. *Initializing*: the processor is created and initialised.
-//! 4. *Processing*: pages are read, de-aggregated, and delivered to the processor.
+//! 4. *Processing*: pages are read, de-aggregated, and delivered to the processor. The application may pause the
+//!    shard, or [move](seek) it.
 //! 5. *Shutting down*, for one of four reasons:
 //!    * *Finished*: all records up to the bound of a replay were processed. The processor has its last chance to
 //!      checkpoint, and the lease stays with this worker, in the state *finished*, until the worker ends.
@@ -18,6 +19,7 @@
 //! 6. *Done*.
 
 mod limits;
+mod seek;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -27,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::{Clock, until_next_second};
-use crate::config::{CheckpointPolicy, ConsumerConfig, ShardPosition};
+use crate::config::{CheckpointPolicy, ConsumerConfig};
 use crate::delivery::{AutoCheckpoint, Deaggregator, Invoker, ReadToNote};
 use crate::error::WorkerError;
 use crate::executor::Executor;
@@ -35,16 +37,12 @@ use crate::health::ProblemKind;
 use crate::lease::{ChildShard, HeldLease, Lease, LeaseEnd, Retry};
 use crate::metrics::Metric;
 use crate::processor::{Checkpointer, ErasedFactory, ErasedProcessor, ShardContext};
-use crate::progress::Progress;
 use crate::retrieval::{
     Bound, Bounds, ByteBudget, Page, Pages, Position, Retrieval, ShardBudget, Start,
 };
-use crate::seek::{self, Processed, SeekError};
-use crate::service_time::{HOST_SKEW, ServiceClock};
-use crate::shard_control::SeekRequest;
+use crate::service_time::ServiceClock;
 use crate::shard_state::{Event, ShardShutdown, ShardState, ShutdownReason};
 use crate::snapshot::ShardStatus;
-use crate::stream::LeaseStart;
 
 /// Time without a page after which a consumer checks whether to write `read_to` to the lease, at the next whole second.
 const NOTE_CHECK_AFTER: Duration = Duration::from_secs(1);
@@ -356,69 +354,6 @@ impl ShardConsumer {
                 (Position::Time(pinned), lease.read_to)
             }
             (None, _) => (position, lease.read_to),
-        })
-    }
-
-    /// Moves the shard to another position, as the application asks, and answers.
-    async fn seek(&self, checkpointer: &Checkpointer, request: SeekRequest) {
-        let SeekRequest { position, allow_skip, reply } = request;
-        let moved = match self.target(&position, allow_skip) {
-            Ok(LeaseStart { checkpoint, time }) => {
-                // Not given up for a planned stop: it is one attempt, and a part of it would lose the progress.
-                let written = checkpointer.move_to(checkpoint, time).await;
-                written.map_err(|error| SeekError::Failed { cause: error.to_string() })
-            }
-            Err(error) => Err(error),
-        };
-        let (shard_id, position) = (self.held_lease.shard_id(), seek::describe(&position));
-        match &moved {
-            Ok(()) => {
-                // It may have stood still at a gap.
-                self.status.problems().recovered(ProblemKind::RecordsTrimmed, Some(shard_id));
-                tracing::info!(shard_id, position, "the shard was moved");
-            }
-            Err(error) => tracing::warn!(shard_id, position, %error, "the shard was not moved"),
-        }
-        // The caller may have been cancelled.
-        let _ = reply.send(moved);
-    }
-
-    /// The start that stands for a position in the lease.
-    ///
-    /// # Errors
-    /// The position may not be taken.
-    fn target(&self, position: &ShardPosition, allow_skip: bool) -> Result<LeaseStart, SeekError> {
-        // A host of the service whose clock is slow refuses a later time.
-        let now = self.worker.service_clock.now();
-        let now = now.checked_sub(HOST_SKEW).unwrap_or(now);
-        if let ShardPosition::AtTimestamp(time) = position
-            && *time > now
-        {
-            return Err(SeekError::Future { time: seek::describe(position) });
-        }
-        let lease = self.held_lease.lease();
-        let processed = match self.worker.config.checkpoint {
-            // The processor may keep records that it has not checkpointed.
-            CheckpointPolicy::Manual => Processed::of(&lease, &Progress::new(Checkpoint::Latest)),
-            _ => Processed::of(&lease, &self.held_lease.progress().lock()),
-        };
-        if !allow_skip && !processed.covers(position) {
-            let (position, processed) = (seek::describe(position), processed.describe());
-            return Err(SeekError::WouldSkip { position, processed });
-        }
-        Ok(match position {
-            // Pinned, so that the next owner misses nothing that is put from now on.
-            ShardPosition::Latest => LeaseStart { checkpoint: Checkpoint::Latest, time: Some(now) },
-            ShardPosition::TrimHorizon => LeaseStart::new(Checkpoint::TrimHorizon),
-            ShardPosition::AtTimestamp(time) => {
-                LeaseStart { checkpoint: Checkpoint::AtTimestamp, time: Some(*time) }
-            }
-            ShardPosition::AtSequenceNumber(number) => {
-                LeaseStart::new(Checkpoint::Before(number.clone()))
-            }
-            ShardPosition::AfterSequenceNumber(number) => {
-                LeaseStart::new(Checkpoint::after_all_of(number.clone()))
-            }
         })
     }
 

@@ -31,7 +31,7 @@ pub enum RetrievalMode {
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct FanOutConfig {
-    /// Consumer of the stream as whom the workers subscribe. Default: one named after the application, which is registered
+    /// Registered consumer with which the workers subscribe. Default: one named after the application, which is registered
     /// if it does not exist.
     ///
     /// Each application needs a consumer of its own: two applications with one consumer end each other's subscriptions.

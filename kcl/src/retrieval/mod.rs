@@ -1,9 +1,10 @@
 //! Reading one shard.
 //!
-//! A way to read a shard implements [`Retrieval`] and [`ShardSource`]. [`polling`] does, by GetRecords, and
-//! [`fan_out`], by SubscribeToShard. `SchedulerBuilder::build` chooses the way: it sets `Worker::retrieval`. What every way needs is here: the
-//! [`Position`] to start at, the [`Page`], the way of pages to the consumer ([`pages`]), the [`budget`] that bounds
-//! memory, and the [`watch`](shard_watch) over what may have happened to the shard while it was not read.
+//! Two modules read shards: [`polling`] by GetRecords, and [`fan_out`] by SubscribeToShard. Each implements
+//! [`Retrieval`] and [`ShardSource`]. `SchedulerBuilder::build` chooses one of them by the settings. Both need what is
+//! here: the [`Position`] to start at, the [`Page`], the channel of pages to the shard's consumer ([`pages`]), the
+//! [`budget`] that bounds memory, and the [`watch`](shard_watch) over what may have happened to the shard while it was
+//! not read.
 //!
 //! A source runs as a task of its own until it is dropped. To read from another position, or not at all for a while,
 //! the consumer drops the source and opens another one later.

@@ -291,8 +291,8 @@ impl ShardWatch {
         let shard_id = self.status.shard_id();
         let stops = match self.on_trimmed_gap {
             OnTrimmedGap::StopShard => {
-                "; the shard stands still: to go on after the gap, set on_trimmed_gap to continue and \
-                 restart the worker"
+                "; the shard stands still: to go on after the gap, seek the trim horizon, or set \
+                 on_trimmed_gap to continue and restart the worker"
             }
             OnTrimmedGap::Continue => "",
         };

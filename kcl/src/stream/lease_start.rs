@@ -10,7 +10,7 @@ use crate::config::{ShardPosition, StreamPosition};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LeaseStart {
     pub(crate) checkpoint: Checkpoint,
-    /// The time of a start at [`Checkpoint::AtTimestamp`].
+    /// The time of a start at [`Checkpoint::AtTimestamp`], or that of a move to [`Checkpoint::Latest`].
     pub(crate) time: Option<SystemTime>,
 }
 

@@ -20,6 +20,7 @@ use super::reading::Reading;
 use super::run;
 use super::shards::View;
 use super::shutdown::ShutdownReport;
+use super::uploads::Uploads;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ConfigError, ConsumerConfig, Wire, application_problem};
 use crate::coordinator::start::{AdminParts, find_leases};
@@ -33,7 +34,7 @@ use crate::metrics::CloudWatchConfig;
 use crate::metrics::cloudwatch::CloudWatch;
 #[cfg(feature = "metrics")]
 use crate::metrics::facade::FacadeSink;
-use crate::metrics::{Meter, Sink, Uploads};
+use crate::metrics::{Meter, Sink};
 use crate::processor::{ErasedFactory, ProcessorFactory, streamed};
 use crate::retrieval::{Bounds, ByteBudget, StreamCheck};
 use crate::shard_consumer::Worker;

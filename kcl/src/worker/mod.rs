@@ -7,6 +7,7 @@ mod reading;
 mod run;
 mod shards;
 mod shutdown;
+mod uploads;
 mod watchdog;
 
 pub use batch_stream::BatchStream;

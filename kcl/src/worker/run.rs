@@ -9,12 +9,12 @@ use tokio::sync::{mpsc, watch};
 
 use super::shards::{Shards, View};
 use super::shutdown::{self, STOP_MARGIN, ShutdownReport};
+use super::uploads::{RunningUploads, Uploads};
 use super::watchdog;
 use crate::clock::Clock;
 use crate::coordinator::Coordinator;
 use crate::error::WorkerError;
 use crate::lease::HeldLease;
-use crate::metrics::{RunningUploads, Uploads};
 use crate::replay::Standing;
 use crate::shard_consumer::Worker;
 use crate::task::Task;

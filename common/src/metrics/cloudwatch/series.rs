@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::super::{Kind, Unit, histogram, is_printable};
 use crate::sync::Mutex;
 
-/// Most series that are kept, before and after they are spread to their dimensions. Each takes about 300 bytes.
+/// Most series that are kept, before and after they are spread to their dimensions. Each takes about 300 bytes, and a
+/// distribution a few KiB, if its values differ much.
 const MAX_SERIES: usize = 20_000;
 
 /// Most bytes of the value of a dimension.

@@ -1,4 +1,4 @@
-//! The consumer of the stream as whom the worker subscribes to shards: found, or registered.
+//! The registered consumer of the stream with which the worker subscribes to shards: found, or registered.
 
 use std::sync::Arc;
 
@@ -98,8 +98,8 @@ impl StreamConsumer {
         self.arn.lock().take_if(|known| known == arn);
     }
 
-    /// Finds the consumer, and registers it if it does not exist and the settings say so. Repeated until it is active, by
-    /// the caller.
+    /// Finds the consumer, and registers it if it does not exist and the settings say so. The caller repeats this until
+    /// the consumer is active.
     ///
     /// # Errors
     /// There is no consumer that can be used now.

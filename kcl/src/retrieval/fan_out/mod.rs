@@ -1,7 +1,7 @@
 //! Reads shards by enhanced fan-out: the service sends the records of a shard as they arrive.
 //!
-//! The worker subscribes to each shard as a [consumer](consumer) that is registered with the stream. A [source] holds
-//! one [subscription] at a time.
+//! The worker subscribes to each shard with a [consumer] that is registered with the stream. A [source] holds one
+//! [subscription] at a time.
 
 pub(crate) mod consumer;
 mod gate;

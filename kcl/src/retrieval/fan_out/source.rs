@@ -8,8 +8,8 @@
 //! * The next subscription starts after the number that the last event gave, also if that event had no record.
 //! * A subscription that sends nothing for [`SILENCE`] is renewed: the service sends an event every few seconds, also
 //!   without records. Pings find a dead connection sooner.
-//! * For [`TAKEOVER`] after a subscription began, the service refuses another one of the same consumer to the same shard.
-//!   A new owner of a shard meets that, and a source whose connection broke. It tries again.
+//! * For [`TAKEOVER`] after a subscription began, the service refuses another one of the same consumer to the shard. A
+//!   new owner of a shard meets that, and a source whose connection broke. It tries again.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -20,13 +20,13 @@ use crate::task::Task;
 const LAST_UPLOAD: Duration = Duration::from_secs(5);
 
 /// Uploads that have not begun.
-pub(crate) struct Uploads {
+pub(super) struct Uploads {
     work: BoxFuture<'static, ()>,
     ended: CancellationToken,
 }
 
 /// The running task. If it is dropped, nothing more is uploaded.
-pub(crate) struct RunningUploads {
+pub(super) struct RunningUploads {
     task: Task<()>,
     ended: CancellationToken,
 }
@@ -34,7 +34,7 @@ pub(crate) struct RunningUploads {
 impl Uploads {
     /// Uploads by `publisher`. Failures are noted in `problems`.
     #[cfg(feature = "cloudwatch")]
-    pub(crate) fn new<S: Source>(
+    pub(super) fn new<S: Source>(
         publisher: Publisher<S>,
         problems: std::sync::Arc<ProblemLog>,
     ) -> Self {
@@ -50,7 +50,7 @@ impl Uploads {
         Self { work: publisher.run(ended.clone(), LAST_UPLOAD).boxed(), ended }
     }
 
-    pub(crate) fn start(self, executor: &dyn Executor) -> RunningUploads {
+    pub(super) fn start(self, executor: &dyn Executor) -> RunningUploads {
         let Self { work, ended } = self;
         RunningUploads { task: Task::spawn(executor, "the upload of metrics", work), ended }
     }
@@ -61,7 +61,7 @@ impl RunningUploads {
     ///
     /// # Cancel safety
     /// Dropping the future has no effect.
-    pub(crate) async fn failed(&mut self) -> WorkerError {
+    pub(super) async fn failed(&mut self) -> WorkerError {
         match (&mut self.task).await {
             Ok(()) => std::future::pending().await,
             Err(error) => error,
@@ -69,7 +69,7 @@ impl RunningUploads {
     }
 
     /// Uploads once more, for at most `limit`.
-    pub(crate) async fn end(self, limit: Duration) {
+    pub(super) async fn end(self, limit: Duration) {
         self.ended.cancel();
         // A task that failed has ended the worker, or has nothing left to end.
         if tokio::time::timeout(limit, self.task).await.is_err() {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lease::Lease;
 
-/// What is left of a bounded replay, as one worker sees it.
+/// Whether a bounded replay has work for one worker, as that worker sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// This worker has work, or may get some: a shard of its own has not finished, or no live worker has the lease of a

@@ -228,7 +228,7 @@ impl View {
         Health::new(problems, shards, self.config.failover_time)
     }
 
-    /// What is left of a bounded replay.
+    /// Whether a bounded replay has work for this worker.
     pub(super) fn replay_standing(&self) -> Standing {
         let own = {
             let shards = self.shards.lock();

@@ -228,7 +228,8 @@ impl FleetView {
         self.leases.get(key).is_some_and(LeaseHistory::has_ended)
     }
 
-    /// What is left of a bounded replay. `own`: whether each shard with a consumer in this worker has finished.
+    /// Whether a bounded replay has work for this worker. `own`: whether each shard with a consumer in this worker has
+    /// finished.
     pub(crate) fn replay_standing(&self, own: &BTreeMap<String, bool>, now: Duration) -> Standing {
         let Some((_, scan)) = &self.latest else { return Standing::Working };
         // A lease whose item cannot be read belongs to a shard that may have records.

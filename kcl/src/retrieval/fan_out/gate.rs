@@ -16,7 +16,7 @@ const LONGEST_SPACING: Duration = Duration::from_millis(250);
 const SAME_BURST: Duration = Duration::from_secs(1);
 
 /// Lets the shards of a worker subscribe one after the other. A throttle doubles the time between two calls for all of
-/// them, and each call that succeeds takes a tenth of it away.
+/// them, at most once in [`SAME_BURST`]. Each call that succeeds takes a tenth of that time away.
 #[derive(Debug)]
 pub(super) struct SubscribeGate {
     clock: Arc<dyn Clock>,

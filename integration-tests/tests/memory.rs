@@ -149,7 +149,8 @@ async fn subscriptions_of_slow_processors_stay_within_the_formula() {
         .unwrap()
         .spawn();
     // A record takes some memory besides its data.
-    let formula = max_buffered.max(SHARDS * (EVENT + 10 * 1_024));
+    let page = EVENT + 10 * 1_024;
+    let formula = max_buffered.max(max_buffered / 2 + SHARDS * page);
     let mut peak = 0;
     let all = async {
         while processed.load(Ordering::Relaxed) < SHARDS * PER_SHARD {

@@ -113,15 +113,17 @@
 //!
 //! # Memory
 //!
-//! A worker holds fetched records of at most `max(max_buffered_bytes, active shards x one page)`, and the pages that
-//! processors keep with an [`OwnedRecord`] beyond that. Beside data and key, a record takes about 170 bytes (90 if
-//! the endpoint answers in JSON), and a user record of an aggregate about 24. All of that is counted.
+//! A worker holds fetched records of at most
+//! `max(max_buffered_bytes, max_buffered_bytes / 2 + active shards x one page)`, and the pages that processors keep with
+//! an [`OwnedRecord`] beyond that. Each active shard can always hold one page, also while other shards have read a second
+//! one ahead. Beside data and key, a record takes about 170 bytes (90 if the endpoint answers in JSON), and a user record
+//! of an aggregate about 24. All of that is counted.
 //!
 //! * By polling, a page takes about `max_buffered_bytes / (2 x active shards)`: at least 256 KiB, at most 10 MiB, and at
 //!   least one record. While a response is read, the SDK holds it a second time, which is not counted.
 //! * By enhanced fan-out, a page is an event of a subscription, whose size the service chooses: a few megabytes at most. The
-//!   worker reserves as much as the last events of the shard took. If a shard gets a larger event while another one of its
-//!   pages waits, the bound is exceeded by the difference, until a page is processed. Not counted are up to 512 KiB for
+//!   worker reserves as much as the last events of the shard took. If a larger event comes while the shard holds another
+//!   page, the bound is exceeded by the difference, until a page is processed. Not counted are up to 512 KiB for
 //!   each subscription, which HTTP/2 receives ahead, and the event that the SDK decodes: its frame, and its records.
 //!
 //! # Features

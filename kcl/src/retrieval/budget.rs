@@ -20,8 +20,10 @@ const MIN_PAGE_BYTES: u64 = 256 << 10;
 /// Bytes of fetched records that all shards of a worker may hold. Shards that wait get room in their order.
 ///
 /// A shard that holds no page always gets one. If there is no room, its bytes become a debt, which is paid first
-/// from bytes that are given back. So the worker holds at most `max(capacity, active shards x one page)`, and what
-/// processors keep beyond that. A page has about [`ShardBudget::share`] bytes.
+/// from bytes that are given back. A second page needs room. A shard with two pages so has taken both within the
+/// capacity: at most half of the capacity is for second pages, whatever the others hold. So the worker holds at most
+/// `max(capacity, capacity / 2 + active shards x one page)`, and what processors keep beyond that. A page has about
+/// [`ShardBudget::share`] bytes.
 #[derive(Debug)]
 pub(crate) struct ByteBudget {
     capacity: usize,
@@ -298,6 +300,34 @@ mod tests {
     }
 
     proptest! {
+        /// Shards with up to two pages each, whose first page may be larger than what was reserved for it.
+        #[test]
+        fn the_bound_holds(
+            page in 1usize..60,
+            count in 1usize..8,
+            steps in prop::collection::vec((0usize..8, any::<bool>(), 0usize..=100), 1..200),
+        ) {
+            const CAPACITY: usize = 100;
+            let budget = ByteBudget::new(CAPACITY);
+            let shards: Vec<_> = (0..count).map(|_| ShardBudget::new(&budget)).collect();
+            let mut pages: Vec<Vec<Held>> = (0..count).map(|_| Vec::new()).collect();
+            for (shard, take, percent) in steps {
+                let (shard, size) = (shard % count, page * percent / 100);
+                if take && pages[shard].len() < 2 {
+                    let is_first = pages[shard].is_empty();
+                    let reserved = if is_first { size } else { page };
+                    if let Some(mut held) = shards[shard].reserve(reserved as u64).now_or_never() {
+                        held.resize(page);
+                        pages[shard].push(held);
+                    }
+                } else if !pages[shard].is_empty() {
+                    pages[shard].remove(0);
+                }
+                let bound = CAPACITY.max(CAPACITY / 2 + count * page);
+                prop_assert!(budget.held() <= bound, "{} of {bound}", budget.held());
+            }
+        }
+
         /// Whatever is reserved, resized and dropped: held bytes are the sum of what is alive, and
         /// everything comes back.
         #[test]

@@ -133,6 +133,7 @@
 //! * `serde`: settings, snapshots and reports as data. In snapshots and reports, durations are whole milliseconds.
 //! * `metrics`: the `metrics` facade.
 //! * `cloudwatch`: metrics in Amazon CloudWatch.
+//! * `dead-letters`: [dead letters](DeadLetter) as JSON, and sinks for them.
 //! * `testing`: a shard in memory, for unit tests of processors.
 
 // What `internals` shows is not documented as the API is. Without `internals`, it is unreachable: then the
@@ -149,6 +150,7 @@ mod clock;
 mod config;
 mod coordinator;
 mod current_stream;
+mod dead_letter;
 mod delivery;
 mod error;
 mod executor;
@@ -189,6 +191,9 @@ pub use config::{
     ShardPosition, ShardPositions, StreamPosition, TableConfig, Until, Wire,
 };
 
+pub use dead_letter::{DeadLetter, DeadLetterCondition, DeadLetterSink, MapSink};
+#[cfg(feature = "dead-letters")]
+pub use dead_letter::{FileSink, InvalidDeadLetter, SinkError};
 pub use error::{BuildError, ProcessorError, StartError, WorkerError};
 pub use health::{
     Health, HealthStatus, HeldUpBy, Problem, ProblemKind, ShardActivity, ShardHealth,

@@ -9,6 +9,7 @@ use std::time::Duration;
 mod cloudwatch;
 #[cfg(test)]
 mod extremes;
+mod failure;
 mod position;
 mod retrieval;
 #[cfg(feature = "serde")]
@@ -16,6 +17,7 @@ pub(crate) mod timestamp;
 mod until;
 mod validate;
 
+pub use failure::{AfterRetries, FailurePolicy};
 #[cfg(feature = "cloudwatch")]
 use kinesis_common::metrics::MetricsLevel;
 #[doc(inline)]
@@ -28,6 +30,11 @@ pub(crate) use validate::application_problem;
 
 #[cfg(feature = "cloudwatch")]
 pub use self::cloudwatch::{CloudWatchConfig, MetricsDimension};
+
+/// Longest duration of any setting. Up to it, no sum of durations overflows.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
+const LONGEST_IN_WORDS: &str = "365 days";
 
 /// Default time limit of one attempt of a lease table call, where the failover time leaves room for it.
 const DYNAMODB_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -158,10 +165,12 @@ pub struct ConsumerConfig {
     /// The bound doubles with each failure, and each pause is drawn at random between zero and the bound.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub retry_initial_delay: Duration,
-    /// Largest bound of those pauses. Default 30 s. A call is repeated until it succeeds or the worker gives up the
-    /// shard: no record is ever skipped.
+    /// Largest bound of those pauses. Default 30 s.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub retry_max_delay: Duration,
+    /// How often a batch that fails is tried again, and what follows then. Default: it is repeated until it succeeds, and
+    /// no record is ever skipped.
+    pub failure_policy: FailurePolicy,
     /// Duration above which a processor call is reported as slow. Default 30 s; `None` reports none.
     ///
     /// A slow call is logged with its records, at a limited rate, and shown by
@@ -372,6 +381,7 @@ settings! {
     with_on_stop, on_stop: OnStop = OnStop::default();
     with_retry_initial_delay, retry_initial_delay: Duration = Duration::from_millis(100);
     with_retry_max_delay, retry_max_delay: Duration = Duration::from_secs(30);
+    with_failure_policy, failure_policy: FailurePolicy = FailurePolicy::default();
     with_log_warning_for_task_after, log_warning_for_task_after: Option<Duration> = Some(Duration::from_secs(30));
     with_aggregate_range, aggregate_range: AggregateRangePolicy = AggregateRangePolicy::default();
     with_max_decompressed_size, max_decompressed_size: usize = 16 << 20;
@@ -383,6 +393,15 @@ settings! {
     with_provisioned, provisioned: (u32, u32) = None;
     with_deletion_protection, deletion_protection: bool = false;
     with_tags, tags: BTreeMap<String, String> = BTreeMap::new();
+}
+
+settings! {
+    FailurePolicy by_hand {}
+    with_max_attempts, max_attempts: u32 = None;
+    with_max_retry_time, max_retry_time: Duration = None;
+    with_bisect, bisect: bool = false;
+    with_max_record_age, max_record_age: Duration = None;
+    with_then, then: AfterRetries = AfterRetries::default();
 }
 
 settings! {

@@ -1,83 +1,14 @@
 //! Errors of the worker and of user code.
 
+mod processor;
 mod start;
 
-use std::error::Error;
-use std::fmt;
-
-use kinesis_common::error_text::chain;
 use kinesis_common::panic_message::panic_message;
 
-use crate::config::ConfigError;
-
+pub use self::processor::ProcessorError;
+pub(crate) use self::processor::{ErrorKind, FailedRecord};
 pub use self::start::StartError;
-
-/// Error of a record processor: any error, or a text.
-///
-/// Its text appears in logs, snapshots, health and `why_not_running`, so keep payload and keys out of it. The errors of
-/// some parsers, for instance of JSON, quote their input.
-///
-/// The type does not implement [`std::error::Error`], so that `?` converts every error into it.
-/// [`as_error`](Self::as_error) returns one.
-///
-/// ```
-/// use kcl::ProcessorError;
-///
-/// fn amount(text: &str) -> Result<u64, ProcessorError> {
-///     let amount = text.parse()?;
-///     if amount == 0 {
-///         return Err("an amount of zero".into());
-///     }
-///     Ok(amount)
-/// }
-/// assert_eq!(amount("0").unwrap_err().to_string(), "an amount of zero");
-/// assert!(amount("x").is_err());
-/// ```
-pub struct ProcessorError {
-    source: Box<dyn Error + Send + Sync>,
-    panicked: bool,
-}
-
-impl ProcessorError {
-    /// Creates an error with the text `message`.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { source: message.into().into(), panicked: false }
-    }
-
-    pub(crate) fn panicked(message: &str) -> Self {
-        Self { source: format!("the processor panicked: {message}").into(), panicked: true }
-    }
-
-    /// The error inside.
-    pub fn as_error(&self) -> &(dyn Error + Send + Sync + 'static) {
-        self.source.as_ref()
-    }
-
-    /// Whether the processor panicked, and the library caught the panic.
-    pub fn is_panic(&self) -> bool {
-        self.panicked
-    }
-}
-
-impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for ProcessorError {
-    fn from(error: E) -> Self {
-        Self { source: error.into(), panicked: false }
-    }
-}
-
-impl fmt::Display for ProcessorError {
-    /// Writes the error and its causes.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let texts: Vec<_> = chain(self.as_error()).map(ToString::to_string).collect();
-        f.write_str(&texts.join(": "))
-    }
-}
-
-impl fmt::Debug for ProcessorError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.source, f)
-    }
-}
+use crate::config::ConfigError;
 
 /// Error of [`SchedulerBuilder::build`](crate::SchedulerBuilder::build) and
 /// [`consume`](crate::SchedulerBuilder::consume).
@@ -139,6 +70,14 @@ pub enum WorkerError {
         state: String,
         /// What to do.
         what_to_do: &'static str,
+    },
+    /// A record processor returned a [fatal](ProcessorError::fatal) error.
+    #[error("the processor of {shard_id} returned a fatal error: {cause}")]
+    Processor {
+        /// Shard whose processor it was.
+        shard_id: String,
+        /// The error and its causes.
+        cause: String,
     },
     /// A task of the library panicked. This is a bug: please report it. Panics of processors are caught and retried.
     #[error("{task} panicked: {message}; this is a bug, please report it")]

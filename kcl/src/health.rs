@@ -96,6 +96,9 @@ pub enum ProblemKind {
     CheckpointFailing,
     /// The processor of a shard returns errors.
     ProcessorFailing,
+    /// A shard has stopped at records that cannot be processed, as the
+    /// [failure policy](crate::AfterRetries::StopShard) says.
+    ShardStopped,
     /// A call of the processor of a shard does not return.
     ProcessorStuck,
     /// Metrics cannot be put to CloudWatch. Processing goes on.
@@ -166,6 +169,10 @@ impl ProblemKind {
             Self::ProcessorFailing => {
                 ("the processor returns errors and gets the same call again", "fix the cause")
             }
+            Self::ShardStopped => (
+                "the shard has stopped at records that cannot be processed",
+                "fix the cause and call resume_shard, or call skip_failed to skip them",
+            ),
             Self::ProcessorStuck => {
                 ("a call of the processor does not return", "find out what it waits for")
             }

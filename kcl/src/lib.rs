@@ -186,14 +186,16 @@ mod worker_state;
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use clock::Clock;
 pub use config::{
-    AggregateRangePolicy, CheckpointPolicy, ConfigError, ConsumerConfig, FanOutConfig,
-    FanOutConsumer, InitialPosition, OnRecreatedStream, OnStop, OnTrimmedGap, RetrievalMode,
-    ShardPosition, ShardPositions, StreamPosition, TableConfig, Until, Wire,
+    AfterRetries, AggregateRangePolicy, CheckpointPolicy, ConfigError, ConsumerConfig,
+    FailurePolicy, FanOutConfig, FanOutConsumer, InitialPosition, OnRecreatedStream, OnStop,
+    OnTrimmedGap, RetrievalMode, ShardPosition, ShardPositions, StreamPosition, TableConfig, Until,
+    Wire,
 };
 
 pub use dead_letter::{DeadLetter, DeadLetterCondition, DeadLetterSink, MapSink};
 #[cfg(feature = "dead-letters")]
 pub use dead_letter::{FileSink, InvalidDeadLetter, SinkError};
+pub use delivery::{GiveUpReason, SkippedRecords};
 pub use error::{BuildError, ProcessorError, StartError, WorkerError};
 pub use health::{
     Health, HealthStatus, HeldUpBy, Problem, ProblemKind, ShardActivity, ShardHealth,
@@ -202,11 +204,11 @@ pub use lease::{FencingToken, TableProblem};
 pub use lease_admin::{LeaseAdmin, LeaseAdminError, LeaseChange, ResetPlan, ResetTo};
 pub use lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};
 pub use processor::{
-    Checkpointer, OwnedBatch, OwnedRecord, PreparedCheckpoint, ProcessorFactory, Record,
-    RecordBatch, RecordProcessor, Records, ShardContext, ShardEnd, Shutdown,
+    BatchFailures, Checkpointer, OwnedBatch, OwnedRecord, PreparedCheckpoint, ProcessorFactory,
+    Record, RecordBatch, RecordProcessor, Records, ShardContext, ShardEnd, Shutdown,
 };
 pub use replay::{ReplayEnd, ReplayReport, ReplayedShard};
-pub use seek::SeekError;
+pub use seek::{SeekError, SkipError};
 pub use sequence::{ExtendedSequenceNumber, InvalidSequenceNumber, SequenceNumber};
 pub use shard_state::{ShardShutdown, ShardState, ShutdownReason};
 pub use snapshot::{ProcessorCall, ShardSnapshot, WorkerSnapshot};

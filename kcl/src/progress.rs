@@ -42,10 +42,8 @@ pub(crate) struct Progress {
     pub(crate) pinned: Option<SystemTime>,
     /// Ages of the records that are not processed.
     pub(crate) lag: Lag,
-    /// The last record delivered in a batch on which the processor has not failed.
+    /// The last record up to which all are done or in the hands of the processor.
     delivered: Option<ExtendedSequenceNumber>,
-    /// The value of `delivered` before the current batch.
-    before_batch: Option<ExtendedSequenceNumber>,
     /// The last record of the pages that are processed. It may be an aggregate without a record to deliver.
     passed: Option<SequenceNumber>,
     /// Time of arrival of that record.
@@ -75,7 +73,6 @@ impl Progress {
             pinned: None,
             lag: Lag::default(),
             delivered: None,
-            before_batch: None,
             passed: None,
             passed_arrival: None,
             processed: None,
@@ -88,14 +85,10 @@ impl Progress {
 
 /// What the consumer notes.
 impl Progress {
-    /// Notes that a batch up to `end` is delivered. The processor may now checkpoint up to there.
-    pub(crate) fn delivered(&mut self, end: ExtendedSequenceNumber) {
-        self.before_batch = self.delivered.replace(end);
-    }
-
-    /// Notes that the processor failed on the current batch. `checkpoint()` must not cover that batch.
-    pub(crate) fn delivery_failed(&mut self) {
-        self.delivered = self.before_batch.take();
+    /// Notes up to which record all are done or in the hands of the processor, which may now checkpoint up to there. After
+    /// a failure, `end` is an earlier one than before.
+    pub(crate) fn delivered(&mut self, end: Option<ExtendedSequenceNumber>) {
+        self.delivered = end;
     }
 
     /// Notes that the oldest page is processed. `last`: its last record, even if no user record of that was

@@ -47,6 +47,26 @@ pub enum SeekError {
     },
 }
 
+/// Error of [`WorkerHandle::skip_failed`](crate::WorkerHandle::skip_failed).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SkipError {
+    /// This worker does not process the shard now.
+    #[error("this worker does not process shard {shard_id}: ask the worker that holds its lease")]
+    NotProcessing {
+        /// The shard.
+        shard_id: String,
+    },
+    /// The shard has not stopped at records.
+    #[error(
+        "shard {shard_id} has not stopped at records that cannot be processed: there is nothing to skip"
+    )]
+    NotStopped {
+        /// The shard.
+        shard_id: String,
+    },
+}
+
 /// What is processed of a shard.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Processed {

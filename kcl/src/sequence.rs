@@ -8,6 +8,9 @@ use std::sync::Arc;
 
 use kinesis_common::record_buffer::sequence_digits;
 
+/// Positions of the first and the last of some records.
+pub(crate) type Span = (ExtendedSequenceNumber, ExtendedSequenceNumber);
+
 /// Sequence number that Kinesis assigned to a record: a decimal integer of up to about 56 digits, which rises within a
 /// shard.
 ///

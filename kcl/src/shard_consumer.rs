@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::{Clock, until_next_second};
 use crate::config::{CheckpointPolicy, ConsumerConfig};
-use crate::delivery::{AutoCheckpoint, Deaggregator, Invoker, ReadToNote};
+use crate::delivery::{AutoCheckpoint, Deaggregator, Delivered, GivenUp, Invoker, ReadToNote};
 use crate::error::WorkerError;
 use crate::executor::Executor;
 use crate::health::ProblemKind;
@@ -61,6 +61,7 @@ pub(crate) struct Worker {
     pub(crate) retrieval: Arc<dyn Retrieval>,
     pub(crate) budget: Arc<ByteBudget>,
     pub(crate) factory: Arc<dyn ErasedFactory>,
+    pub(crate) given_up: GivenUp,
     /// Where processors and reads run.
     pub(crate) executor: Arc<dyn Executor>,
 }
@@ -117,6 +118,7 @@ impl ShardConsumer {
             Arc::clone(&worker.config),
             Arc::clone(&worker.clock),
             random.fork(),
+            worker.given_up.clone(),
         );
         let bounds = worker.bounds.as_ref();
         Self {
@@ -218,7 +220,7 @@ impl ShardConsumer {
     }
 
     /// Delivers pages until the shard ends or is to be given up. Returns the reason. `reading`: `None` while the shard is
-    /// paused.
+    /// paused, or has stopped at records.
     ///
     /// # Errors
     /// A failure that ends the whole worker.
@@ -237,16 +239,18 @@ impl ShardConsumer {
                 self.seek(&running.checkpointer, request).await;
                 auto = AutoCheckpoint::new(checkpoints, self.worker.clock.now());
             }
-            let is_paused = status.control().is_paused();
-            if is_paused {
+            let is_halted = status.control().is_halted();
+            if is_halted {
                 self.stop_reading(reading).await;
             } else if reading.is_none() {
+                let (stopped, shard_id) = (ProblemKind::ShardStopped, self.held_lease.shard_id());
+                status.problems().recovered(stopped, Some(shard_id));
                 let Some(opened) = self.read() else {
                     return Ok(ShutdownReason::ShardEnd);
                 };
                 *reading = Some(opened);
             }
-            status.paused(is_paused);
+            status.paused(status.control().is_paused());
             // A renewal may have carried the checkpoint in the meantime.
             let carried_at = self.held_lease.progress().lock().carried_at;
             let now = self.worker.clock.now();
@@ -267,7 +271,7 @@ impl ShardConsumer {
             let page = tokio::select! {
                 biased;
                 reason = self.invoker.stop.raised() => return Ok(reason),
-                () = status.control().until_not(is_paused) => continue,
+                () = status.control().until_not(is_halted) => continue,
                 () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => continue,
                 page = next_page(reading) => page?,
                 // A busy shard needs no note, because its checkpoint is young.
@@ -288,19 +292,21 @@ impl ShardConsumer {
             let last = records.last_sequence_number();
             let last = last.map(|number| (number, records.arrival(records.len() - 1)));
             let Some(Reading { deaggregator, .. }) = reading else {
-                unreachable!("a page is read only while the shard is not paused")
+                unreachable!("a page is read only while the shard is not halted")
             };
             let (batch, counts) = deaggregator.batch(records, millis_behind_latest, held);
             self.status.found(&counts);
             let Running { processor, checkpointer } = running;
             let taken = self.invoker.process_records(&mut **processor, checkpointer, batch).await;
             match taken {
-                Ok(true) => {}
-                // It was paused or moved after a failure. The batch is read again, even if that is over by now.
-                Ok(false) => {
+                Ok(Delivered::All) => {}
+                // The rest of the batch is read again, even if the pause is over by now.
+                Ok(Delivered::InPart) => {
                     self.stop_reading(reading).await;
+                    auto.delivered();
                     continue;
                 }
+                Ok(Delivered::Fatal(error)) => return Err(error),
                 Err(reason) => return Ok(reason),
             }
             if last.is_some() {
@@ -366,7 +372,8 @@ impl ShardConsumer {
     }
 
     fn deaggregator(&self, lease: Lease) -> Deaggregator {
-        let done = match lease.checkpoint {
+        // The last page may have been delivered in part.
+        let done = match self.held_lease.progress().lock().highest().max(lease.checkpoint) {
             Checkpoint::At(position) => Some(position),
             _ => None,
         };

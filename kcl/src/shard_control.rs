@@ -1,10 +1,11 @@
-//! Requests of the application to a running shard: to pause, to continue, or to move to another position.
+//! Requests of the application to a running shard: to pause, to continue, to skip records, or to move to another position.
 
 use kinesis_common::sync::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::config::ShardPosition;
 use crate::seek::SeekError;
+use crate::sequence::Span;
 
 /// The requests of the application to one shard that the worker owns. The shard's consumer follows them between two
 /// batches, and between two attempts of a batch.
@@ -17,9 +18,20 @@ pub(crate) struct ShardControl {
 #[derive(Debug, Default)]
 struct Requests {
     paused: bool,
+    /// The records that are given up, at which the shard has stopped.
+    stopped_at: Option<StoppedAt>,
+    /// Records that an operator skips.
+    to_skip: Vec<Span>,
     seek: Option<SeekRequest>,
     /// The shard takes no records any more.
     is_closed: bool,
+}
+
+/// Records at which a shard has stopped, because they cannot be processed.
+#[derive(Debug)]
+pub(crate) struct StoppedAt {
+    pub(crate) spans: Vec<Span>,
+    pub(crate) records: usize,
 }
 
 /// A position that the shard is to move to.
@@ -39,6 +51,39 @@ impl ShardControl {
 
     pub(crate) fn is_paused(&self) -> bool {
         self.requests.lock().paused
+    }
+
+    /// Whether nothing is to be read: the shard is paused, or has stopped at records.
+    pub(crate) fn is_halted(&self) -> bool {
+        self.requests.lock().is_halted()
+    }
+
+    /// Notes that the shard has stopped at records, until the application decides about them.
+    pub(crate) fn stop_at(&self, records: StoppedAt) {
+        self.requests.lock().stopped_at = Some(records);
+    }
+
+    /// Lets a shard that has stopped at records try them again.
+    pub(crate) fn retry_failed(&self) {
+        self.requests.lock().stopped_at = None;
+        self.changed.notify_waiters();
+    }
+
+    /// Lets a shard that has stopped at records skip them. Returns their number. `None`: it has not stopped.
+    pub(crate) fn skip_failed(&self) -> Option<usize> {
+        let records = {
+            let mut requests = self.requests.lock();
+            let StoppedAt { spans, records } = requests.stopped_at.take()?;
+            requests.to_skip.extend(spans);
+            records
+        };
+        self.changed.notify_waiters();
+        Some(records)
+    }
+
+    /// The records that are to be skipped.
+    pub(crate) fn take_to_skip(&self) -> Vec<Span> {
+        std::mem::take(&mut self.requests.lock().to_skip)
     }
 
     /// Asks for a move. It replaces one that is not done yet. After [`close`](Self::close), the request is dropped.
@@ -64,25 +109,32 @@ impl ShardControl {
         requests.seek = None;
     }
 
+    /// Takes the move that the application asks for.
     pub(crate) fn take_seek(&self) -> Option<SeekRequest> {
         self.requests.lock().seek.take()
     }
 
-    /// Waits until the application asks for a change. `paused`: whether the shard is paused now.
+    /// Waits until the application asks for a change. `halted`: whether nothing is read now.
     ///
     /// # Cancel safety
     /// Dropping the future has no effect.
-    pub(crate) async fn until_not(&self, paused: bool) {
+    pub(crate) async fn until_not(&self, halted: bool) {
         loop {
             // Created before the look, so that a change between the look and the wait is not missed.
             let changed = self.changed.notified();
             {
                 let requests = self.requests.lock();
-                if requests.paused != paused || requests.seek.is_some() {
+                if requests.is_halted() != halted || requests.seek.is_some() {
                     return;
                 }
             }
             changed.await;
         }
+    }
+}
+
+impl Requests {
+    fn is_halted(&self) -> bool {
+        self.paused || self.stopped_at.is_some()
     }
 }

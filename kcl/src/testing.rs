@@ -268,9 +268,9 @@ impl TestShard {
         processor.initialize(&self.context).await
     }
 
-    /// Calls [`process_records`](RecordProcessor::process_records). After an error, the records that were
-    /// checkpointed are removed from the batch, as in production. Call it again for the next attempt. For a batch
-    /// without records, the processor is not called.
+    /// Calls [`process_records`](RecordProcessor::process_records). After `Ok`, the batch is empty. After an error, the
+    /// records that were checkpointed are removed from it, and those that [did not fail](crate::BatchFailures), as in
+    /// production. Call it again for the next attempt. For a batch without records, the processor is not called.
     ///
     /// # Errors
     /// That of the processor.
@@ -284,8 +284,11 @@ impl TestShard {
         }
         let view = self.deliver(batch);
         let result = processor.process_records(view).await;
-        if result.is_err() {
-            batch.batch.failed(&self.checkpointer);
+        match &result {
+            Ok(()) => batch.batch.part_done(&self.checkpointer),
+            Err(error) => {
+                batch.batch.failed(&self.checkpointer, error);
+            }
         }
         result
     }

@@ -148,7 +148,8 @@ fn within(
     if let Some(problem) = blocked.map(WhyNotRunning::Problem).or_else(stuck) {
         return Some(problem);
     }
-    let failing = of_shard(ProblemKind::ProcessorFailing);
+    let stopped = of_shard(ProblemKind::ShardStopped);
+    let failing = of_shard(ProblemKind::ProcessorFailing).filter(|_| stopped.is_none());
     match state {
         ShardState::ShuttingDown(reason @ ShutdownReason::LeaseLost) => {
             Some(WhyNotRunning::ShuttingDown { reason })
@@ -170,6 +171,7 @@ fn within(
         }),
         ShardState::Initializing => Some(WhyNotRunning::Starting),
         ShardState::Processing if asker.is_paused => Some(WhyNotRunning::Paused),
+        ShardState::Processing if stopped.is_some() => stopped,
         ShardState::Processing => {
             let gap = asker.stops_at_gaps.then(|| of_shard(ProblemKind::RecordsTrimmed)).flatten();
             gap.or_else(|| of_shard(ProblemKind::ReadsFailing))

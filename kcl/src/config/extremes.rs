@@ -21,9 +21,9 @@ use tokio::runtime::Handle;
 pub(super) use self::shared::{Change, changes};
 use self::shared::{Extremes, Single, ends};
 use super::{
-    AggregateRangePolicy, CheckpointPolicy, ConsumerConfig, FanOutConfig, FanOutConsumer,
-    InitialPosition, OnRecreatedStream, OnStop, OnTrimmedGap, RetrievalMode, ShardPosition,
-    ShardPositions, StreamPosition, TableConfig, Until,
+    AfterRetries, AggregateRangePolicy, CheckpointPolicy, ConsumerConfig, FailurePolicy,
+    FanOutConfig, FanOutConsumer, InitialPosition, OnRecreatedStream, OnStop, OnTrimmedGap,
+    RetrievalMode, ShardPosition, ShardPositions, StreamPosition, TableConfig, Until,
 };
 use crate::clock::TokioClock;
 use crate::delivery::AutoCheckpoint;
@@ -123,6 +123,25 @@ impl Extremes for CheckpointPolicy {
     fn extremes() -> Vec<Self> {
         let intervals = Duration::extremes().into_iter().map(Self::Interval);
         intervals.chain([Self::Manual, Self::AfterBatch]).collect()
+    }
+}
+
+impl Extremes for AfterRetries {
+    fn extremes() -> Vec<Self> {
+        vec![Self::StopShard, Self::Skip]
+    }
+}
+
+impl Extremes for FailurePolicy {
+    fn extremes() -> Vec<Self> {
+        let changes = Self::extremes_of_fields().into_iter();
+        let changes = changes.flat_map(|(_, changes)| changes);
+        let policy = |change: Change<Self>| {
+            let mut policy = Self::default();
+            (change.apply)(&mut policy);
+            policy
+        };
+        changes.map(policy).collect()
     }
 }
 
@@ -303,7 +322,8 @@ struct Counting {
 impl RecordProcessor for Counting {
     async fn process_records(&mut self, batch: RecordBatch<'_>) -> Result<(), ProcessorError> {
         if !std::mem::replace(&mut self.has_failed, true) {
-            return Err("the first call fails".into());
+            // It succeeds later, whatever the policy.
+            return Err(ProcessorError::retryable("the first call fails"));
         }
         self.records.fetch_add(batch.records().count(), Ordering::Relaxed);
         Ok(())

@@ -2,14 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{CheckpointPolicy, ConsumerConfig, RetrievalMode, StreamPosition, Until};
+use super::{
+    CheckpointPolicy, ConsumerConfig, LONGEST, LONGEST_IN_WORDS, RetrievalMode, StreamPosition,
+    Until,
+};
 
 const MIB: usize = 1 << 20;
-
-/// Longest duration of any setting. Up to it, no sum of durations overflows.
-const LONGEST: Duration = Duration::from_secs(365 * 86_400);
-
-const LONGEST_IN_WORDS: &str = "365 days";
 
 /// The first second after the year 9999, since the epoch. RFC 3339 has four digits for the year.
 const YEAR_10_000: u64 = 253_402_300_800;
@@ -88,6 +86,9 @@ impl ConsumerConfig {
         if let RetrievalMode::FanOut(fan_out) = &self.retrieval
             && let Some(problem) = fan_out.problem()
         {
+            require(false, problem);
+        }
+        for problem in self.failure_policy.problems() {
             require(false, problem);
         }
         let slow_call = self.log_warning_for_task_after.unwrap_or(LONGEST);

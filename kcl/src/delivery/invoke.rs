@@ -1,9 +1,10 @@
 //! Calls of the user's processor.
 //!
 //! [`Invoker::call`] makes one call. A panic in it becomes an error, and its result and time are measured. A call
-//! that fails is repeated until it succeeds or the shard is given up. [`Invoker::on_failure`] alone decides what
-//! follows a failure. Another failure policy (a limit of attempts, skipping a batch, a dead letter) would replace
-//! that method.
+//! that fails is repeated until it succeeds or the shard is given up. For `process_records`, the failure policy decides
+//! what follows: see [`records`].
+
+mod records;
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,6 +16,8 @@ use futures::FutureExt as _;
 use kinesis_common::backoff::Backoff;
 use kinesis_common::panic_message::panic_message;
 
+pub(crate) use self::records::Delivered;
+use super::given_up::GivenUp;
 use crate::clock::Clock;
 use crate::config::{CheckpointPolicy, ConsumerConfig};
 use crate::error::ProcessorError;
@@ -22,10 +25,10 @@ use crate::health::Failed;
 use crate::lease::HeldLease;
 use crate::metrics::Metric;
 use crate::processor::{
-    Batch, Call, Checkpointer, ErasedFactory, ErasedProcessor, ShardContext, ShardEnd, Shutdown,
+    Call, Checkpointer, ErasedFactory, ErasedProcessor, ShardContext, ShardEnd, Shutdown,
     StopSignals,
 };
-use crate::sequence::ExtendedSequenceNumber;
+use crate::sequence::Span;
 use crate::shard_state::ShutdownReason;
 use crate::snapshot::ShardStatus;
 
@@ -69,6 +72,9 @@ pub(crate) struct Invoker {
     config: Arc<ConsumerConfig>,
     clock: Arc<dyn Clock>,
     random: Rng,
+    given_up: GivenUp,
+    /// Positions of records that an operator skips.
+    to_skip: Vec<Span>,
 }
 
 impl Invoker {
@@ -79,8 +85,10 @@ impl Invoker {
         config: Arc<ConsumerConfig>,
         clock: Arc<dyn Clock>,
         random: Rng,
+        given_up: GivenUp,
     ) -> Self {
-        Self { stop: StopSignals::new(&held_lease), held_lease, status, config, clock, random }
+        let (stop, to_skip) = (StopSignals::new(&held_lease), Vec::new());
+        Self { stop, held_lease, status, config, clock, random, given_up, to_skip }
     }
 
     /// Creates and initialises the processor.
@@ -126,50 +134,6 @@ impl Invoker {
         }
         self.status.succeeded();
         Ok(())
-    }
-
-    /// Delivers one batch, again and again until the processor returns `Ok` or has checkpointed the whole batch. Returns
-    /// false if the shard is paused or moved after a failure. Then the batch is to be read again.
-    ///
-    /// # Errors
-    /// The shard is to be given up.
-    pub(crate) async fn process_records(
-        &mut self,
-        processor: &mut dyn ErasedProcessor,
-        checkpointer: &Checkpointer,
-        mut batch: Batch,
-    ) -> Result<bool, ShutdownReason> {
-        let (records, bytes) = (batch.len(), batch.payload_bytes());
-        // A page of aggregates may have no record to deliver.
-        if records == 0 {
-            return Ok(true);
-        }
-        self.status.first_delivery(batch.arrivals());
-        let tokens = self.stop.for_call();
-        let mut backoff = self.backoff();
-        let whole = self.status.meter().timer(&*self.clock);
-        while let Some((first, last)) = batch.range() {
-            self.check_lease()?;
-            self.status.took_batch(&first, &last);
-            let view = batch.attempt(checkpointer, &tokens);
-            let call = self
-                .call(PROCESS_RECORDS, async { processor.call(Call::ProcessRecords(view)).await });
-            let Err(error) = call.await else { break };
-            batch.failed(checkpointer);
-            // If no record is left, the processor has checkpointed the whole batch.
-            let is_repeated = batch.range().is_some();
-            let failure = Failure { error: &error, records: Some((first, last)), is_repeated };
-            let pause = self.on_failure(PROCESS_RECORDS, &mut backoff, &failure)?;
-            self.status.measure(Metric::FailedBatches, 1.0);
-            if is_repeated && self.pause_unless_asked(pause).await? {
-                return Ok(false);
-            }
-        }
-        whole.took(Metric::ProcessTaskTime, Some(self.held_lease.shard_id()));
-        self.status.succeeded();
-        self.status.delivered(records, bytes);
-        self.held_lease.record_bytes(bytes as u64);
-        Ok(true)
     }
 
     /// Calls `shard_ended` until the shard's end is checkpointed.
@@ -391,7 +355,7 @@ impl Invoker {
 struct Failure<'a> {
     error: &'a ProcessorError,
     /// Positions of the first and the last record of the batch.
-    records: Option<(ExtendedSequenceNumber, ExtendedSequenceNumber)>,
+    records: Option<Span>,
     /// True if the call will be repeated.
     is_repeated: bool,
 }

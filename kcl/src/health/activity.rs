@@ -48,7 +48,8 @@ pub enum ShardActivity {
     /// No record is processed: a call of the processor has not returned for
     /// [`log_warning_for_task_after`](crate::ConsumerConfig::log_warning_for_task_after) (30 s if that is `None`), the
     /// same batch has failed or the shard could not be read for 30 s, or the shard stopped at a
-    /// [gap](crate::OnTrimmedGap::StopShard). [`Health::problems`](crate::Health::problems) has the cause.
+    /// [gap](crate::OnTrimmedGap::StopShard) or at [records](crate::AfterRetries::StopShard) that cannot be processed.
+    /// [`Health::problems`](crate::Health::problems) has the cause.
     Stuck,
     /// The application has [paused](crate::WorkerHandle::pause) it.
     Paused,
@@ -83,6 +84,8 @@ pub(crate) struct Facts {
     pub(crate) reads_fail: Option<Duration>,
     /// Whether the shard has stopped at a gap.
     pub(crate) is_at_gap: bool,
+    /// Whether the shard has stopped at records that cannot be processed.
+    pub(crate) has_stopped_at_records: bool,
     /// Whether the worker holds records that are not processed.
     pub(crate) has_records: bool,
     /// Time by which the last answer was behind the tip. `None`: there was no answer.
@@ -101,6 +104,9 @@ pub(crate) fn judge(facts: &Facts) -> (ShardActivity, Option<HeldUpBy>) {
     // A batch or a read that failed is not tried again before the shard is resumed.
     if facts.state == ShardState::Processing && facts.is_paused {
         return (ShardActivity::Paused, None);
+    }
+    if facts.state == ShardState::Processing && facts.has_stopped_at_records {
+        return (ShardActivity::Stuck, Some(HeldUpBy::Processor));
     }
     if lasts(facts.processor_fails) {
         return (ShardActivity::Stuck, Some(HeldUpBy::Processor));
@@ -181,6 +187,7 @@ mod tests {
             processor_fails: None,
             reads_fail: None,
             is_at_gap: false,
+            has_stopped_at_records: false,
             has_records: false,
             behind: Some(Duration::ZERO),
             falls_behind: None,
@@ -236,6 +243,8 @@ mod tests {
         assert_eq!(judge(&works), (ShardActivity::Working, None), "of what was fetched before");
         let gap = Facts { is_at_gap: true, has_records: true, ..facts() };
         assert_eq!(judge(&gap), stuck);
+        let stopped = Facts { has_stopped_at_records: true, ..facts() };
+        assert_eq!(judge(&stopped), (ShardActivity::Stuck, Some(HeldUpBy::Processor)));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::coordinator::Coordinator;
 use crate::coordinator::context::PreparedWorker;
 use crate::coordinator::start::first_scan_delay;
 use crate::current_stream::CurrentStream;
+use crate::delivery::GivenUp;
 use crate::error::WorkerError;
 use crate::executor::Executor;
 use crate::health::ProblemLog;
@@ -153,6 +154,7 @@ impl InjectedWorker {
             bounds: None,
             retrieval: parts.retrieval,
             factory: Arc::new(factory),
+            given_up: GivenUp::default(),
             executor: parts.processors,
         };
         let states = StateSender::default();

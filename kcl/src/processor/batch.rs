@@ -1,32 +1,41 @@
 //! Batches of user records, as a processor receives them.
 
+mod remaining;
+
 use std::fmt;
 use std::ops::Range;
+use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::remaining::Part;
+use self::remaining::Remaining;
 use super::owned_batch::{Answer, OwnedBatch};
 use super::record::Record;
 use super::user_records::UserRecords;
 use super::{Checkpointer, ShardContext, StopSignals};
+use crate::error::{ErrorKind, ProcessorError};
 use crate::retrieval::HeldPage;
-use crate::sequence::ExtendedSequenceNumber;
+use crate::sequence::{ExtendedSequenceNumber, Span};
 
-/// A range of the user records of one page, which is delivered until the processor has taken it.
+/// The user records of one page, which are delivered in parts until each of them is done.
 #[derive(Debug)]
 pub(crate) struct Batch {
     page: Arc<UserRecords>,
-    /// The user records that are delivered.
-    records: Range<usize>,
+    remaining: Remaining,
     millis_behind_latest: Option<u64>,
-    /// The number of deliveries so far.
-    attempts: u32,
-    /// The checkpoint before the first attempt.
-    checkpointed_before: Option<ExtendedSequenceNumber>,
+    before: Option<Before>,
     _held: HeldPage,
+}
+
+/// State before the first delivery of a batch.
+#[derive(Debug)]
+struct Before {
+    delivered: Option<ExtendedSequenceNumber>,
+    checkpointed: Option<ExtendedSequenceNumber>,
 }
 
 impl Batch {
@@ -37,11 +46,10 @@ impl Batch {
         held: HeldPage,
     ) -> Self {
         Self {
-            records: 0..page.len(),
+            remaining: Remaining::all(page.len()),
             page: Arc::new(page),
             millis_behind_latest,
-            attempts: 0,
-            checkpointed_before: None,
+            before: None,
             _held: held,
         }
     }
@@ -51,14 +59,14 @@ impl Batch {
         self.millis_behind_latest = millis;
     }
 
-    /// The number of user records.
+    /// The number of user records that are not done.
     pub(crate) fn len(&self) -> usize {
-        self.records.len()
+        self.remaining.len()
     }
 
-    /// The size of all payloads, in bytes.
+    /// The size of the payloads of all user records of the page, in bytes.
     pub(crate) fn payload_bytes(&self) -> usize {
-        self.page.payload_bytes(self.records.clone())
+        self.page.payload_bytes(0..self.page.len())
     }
 
     /// Times of arrival of the page's oldest and newest Kinesis record, or of its only one.
@@ -71,44 +79,149 @@ impl Batch {
             .filter_map(move |index| raw.arrival(index))
     }
 
-    /// The positions of the first and the last record. `None`: there is no record.
-    pub(crate) fn range(&self) -> Option<(ExtendedSequenceNumber, ExtendedSequenceNumber)> {
-        let Range { start, end } = self.records;
-        (start < end).then(|| (self.page.position(start), self.page.position(end - 1)))
+    /// The records that are delivered next. `None`: all records are done.
+    pub(crate) fn part(&self) -> Option<&Part> {
+        self.remaining.part()
     }
 
-    /// Begins the next delivery. From now on, the processor may checkpoint within the batch.
+    pub(crate) fn part_mut(&mut self) -> Option<&mut Part> {
+        self.remaining.part_mut()
+    }
+
+    /// The number of records of the part that is delivered next.
+    pub(crate) fn part_len(&self) -> usize {
+        self.part().map_or(0, Part::len)
+    }
+
+    /// The end of the part that is delivered next: the number after that of its last record.
+    pub(crate) fn part_end(&self) -> usize {
+        self.part().map_or(0, |part| part.last() + 1)
+    }
+
+    /// The number of deliveries of the part.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.part().map_or(0, |part| part.deliveries)
+    }
+
+    /// The position of the last record of the page.
+    pub(crate) fn last(&self) -> Option<ExtendedSequenceNumber> {
+        self.page.len().checked_sub(1).map(|last| self.page.position(last))
+    }
+
+    /// The records of the part that is delivered next, in order.
+    pub(crate) fn records(&self) -> Records<'_> {
+        Records::new(&self.page, self.part().map_or(&[], Part::ranges))
+    }
+
+    /// The positions of the first and the last record of the part that is delivered next.
+    pub(crate) fn span(&self) -> Option<Span> {
+        let part = self.part()?;
+        Some((self.page.position(part.first()), self.page.position(part.last())))
+    }
+
+    /// The positions of the records of the part that is delivered next, as spans of records that follow each other.
+    pub(crate) fn spans(&self) -> Vec<Span> {
+        let ranges = self.part().map_or(&[][..], Part::ranges).iter();
+        ranges
+            .map(|range| (self.page.position(range.start), self.page.position(range.end - 1)))
+            .collect()
+    }
+
+    /// Begins the next delivery. From now on, the processor may checkpoint within the part, if all records before it are
+    /// done.
     pub(crate) fn attempt<'a>(
         &'a mut self,
         checkpointer: &'a Checkpointer,
         tokens: &'a StopSignals,
     ) -> RecordBatch<'a> {
-        let mut progress = checkpointer.progress();
-        if self.attempts == 0 {
-            self.checkpointed_before = progress.checkpointed();
+        self.begin(checkpointer);
+        if let Some(part) = self.remaining.part_mut() {
+            part.deliveries += 1;
         }
-        self.attempts += 1;
-        if let Some((_, last)) = self.range() {
-            progress.delivered(last);
-        }
+        let mark = self.mark(self.remaining.first_after_part());
+        checkpointer.progress().delivered(mark);
         RecordBatch { batch: self, checkpointer, tokens }
     }
 
-    /// Notes that the processor failed on the batch, and removes the records that were checkpointed since the first
-    /// delivery.
-    pub(crate) fn failed(&mut self, checkpointer: &Checkpointer) {
-        let checkpointed = {
-            let mut progress = checkpointer.progress();
-            progress.delivery_failed();
-            progress.checkpointed()
-        };
-        let Some(checkpointed) = checkpointed else { return };
-        // Without a new checkpoint, no record is removed: a frame that cannot be decompressed was perhaps delivered
-        // although its position is not after the checkpoint.
-        if self.checkpointed_before.as_ref().is_none_or(|before| *before < checkpointed) {
-            let first = self.page.first_after(&checkpointed);
-            self.records.start = first.clamp(self.records.start, self.records.end);
+    /// Notes the state before the first delivery.
+    fn begin(&mut self, checkpointer: &Checkpointer) {
+        let progress = checkpointer.progress();
+        self.before.get_or_insert_with(|| Before {
+            delivered: progress.last_delivered().cloned(),
+            checkpointed: progress.checkpointed(),
+        });
+    }
+
+    /// The position before the record `next`: all records up to it are done if `next` is the first one that is not.
+    /// `None` for `next`: all records of the batch are done.
+    fn mark(&self, next: Option<usize>) -> Option<ExtendedSequenceNumber> {
+        match next.unwrap_or(self.page.len()).checked_sub(1) {
+            Some(last) => Some(self.page.position(last)),
+            None => self.before.as_ref()?.delivered.clone(),
         }
+    }
+
+    /// Notes that the records of the part are done: the processor took them, or they are given up.
+    pub(crate) fn part_done(&mut self, checkpointer: &Checkpointer) {
+        self.begin(checkpointer);
+        self.remaining.part_done();
+        self.note(checkpointer);
+    }
+
+    /// Notes that the processor failed on the part. Records that were checkpointed since the first delivery are done. If
+    /// the error names records, the others are done. Those that it calls poison become the first part. Returns whether
+    /// there are any.
+    pub(crate) fn failed(&mut self, checkpointer: &Checkpointer, error: &ProcessorError) -> bool {
+        let named = error.failed_records();
+        let poison = |record: usize| {
+            error.of_record(&self.page.position(record)).kind() == ErrorKind::Poison
+        };
+        let found: Vec<_> =
+            named.iter().filter_map(|failed| self.page.find(&failed.position)).collect();
+        // An error that names only records of other batches is one of the whole part.
+        let is_in_part = |record: &usize| self.part().is_some_and(|part| part.has(*record));
+        if found.iter().any(is_in_part) {
+            self.remaining.keep(&found, |record| !poison(record));
+        }
+        if let (Some(checkpointed), Some(before)) =
+            (checkpointer.progress().checkpointed(), &self.before)
+            // Without a new checkpoint, no record is removed: a frame that cannot be decompressed was perhaps delivered
+            // although its position is not after the checkpoint.
+            && before.checkpointed.as_ref().is_none_or(|before| *before < checkpointed)
+        {
+            self.remaining.done_before(self.page.first_after(&checkpointed));
+        }
+        self.note(checkpointer);
+        self.part().is_some_and(|part| part.is_named && poison(part.first()))
+    }
+
+    /// Halves the part, if it has more than one record.
+    pub(crate) fn halve(&mut self) {
+        self.remaining.halve();
+    }
+
+    /// Makes the records between two positions a part of their own, which comes first. Returns whether there are any that
+    /// are not done.
+    pub(crate) fn isolate(&mut self, (first, last): &Span) -> bool {
+        let start = self.page.find(first).unwrap_or_else(|| self.page.first_after(first));
+        self.remaining.isolate(&(start..self.page.first_after(last)))
+    }
+
+    /// Makes the first records of the part a part of their own if they arrived before `time`. Returns whether there are any.
+    pub(crate) fn isolate_older(&mut self, time: SystemTime) -> bool {
+        let mut records =
+            self.part().into_iter().flat_map(|part| part.ranges().iter().cloned().flatten());
+        let is_older = |record| self.page.arrival(record).is_some_and(|arrival| arrival < time);
+        let Some(oldest) = records.next().filter(|record| is_older(*record)) else { return false };
+        let young = records.find(|record| !is_older(*record));
+        self.remaining.isolate(&(oldest..young.unwrap_or(self.page.len())));
+        true
+    }
+
+    /// Notes up to where all records are done.
+    fn note(&self, checkpointer: &Checkpointer) {
+        let mark = self.mark(self.remaining.first());
+        checkpointer.progress().delivered(mark);
     }
 }
 
@@ -128,17 +241,17 @@ pub struct RecordBatch<'a> {
 impl<'a> RecordBatch<'a> {
     /// The records, in the order of the shard.
     pub fn records(&self) -> Records<'a> {
-        Records::new(&self.batch.page, self.batch.records.clone())
+        self.batch.records()
     }
 
     /// The number of records, at least one.
     pub fn len(&self) -> usize {
-        self.batch.len()
+        self.batch.part_len()
     }
 
     /// Always false, because a batch without records is not delivered.
     pub fn is_empty(&self) -> bool {
-        self.batch.records.is_empty()
+        self.batch.part().is_none()
     }
 
     /// Time by which the end of this batch was behind the tip of the shard when it was read, to the millisecond. Zero
@@ -176,10 +289,11 @@ impl<'a> RecordBatch<'a> {
         &self.tokens.shutdown
     }
 
-    /// Number of this delivery of the batch: 1, and one more after each error. After an error, the batch begins after
-    /// the last checkpoint.
+    /// Number of this delivery of the records: 1, and one more after each error. After an error, the batch has the records
+    /// that are not checkpointed, or those that [failed](crate::BatchFailures), or one half of them, as the
+    /// [`FailurePolicy`](crate::FailurePolicy) says.
     pub fn attempt(&self) -> u32 {
-        self.batch.attempts
+        self.batch.attempts()
     }
 
     pub(super) fn tokens(&self) -> &'a StopSignals {
@@ -194,9 +308,9 @@ impl<'a> RecordBatch<'a> {
     ) -> OwnedBatch {
         OwnedBatch {
             page: Arc::clone(&self.batch.page),
-            records: self.batch.records.clone(),
+            records: self.batch.part().map_or(&[][..], Part::ranges).into(),
             millis_behind_latest: self.batch.millis_behind_latest,
-            attempt: self.batch.attempts,
+            attempt: self.attempt(),
             shard: Arc::clone(shard),
             // Its own, so that code of the application which cancels one of them stops nothing else.
             tokens: self.tokens.for_call(),
@@ -208,9 +322,9 @@ impl<'a> RecordBatch<'a> {
 impl fmt::Debug for RecordBatch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RecordBatch")
-            .field("records", &self.batch.records)
+            .field("records", &self.batch.part().map(Part::ranges))
             .field("millis_behind_latest", &self.batch.millis_behind_latest)
-            .field("attempt", &self.batch.attempts)
+            .field("attempt", &self.attempt())
             .finish_non_exhaustive()
     }
 }
@@ -228,6 +342,10 @@ impl<'a> IntoIterator for RecordBatch<'a> {
 #[derive(Debug, Clone)]
 pub struct Records<'a> {
     page: &'a Arc<UserRecords>,
+    /// The ranges after the present one.
+    ranges: slice::Iter<'a, Range<usize>>,
+    /// The number of records that are left in the present range.
+    left_in_range: usize,
     run: usize,
     /// The place of the next record in the run.
     nth: usize,
@@ -237,9 +355,10 @@ pub struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    pub(crate) fn new(page: &'a Arc<UserRecords>, records: Range<usize>) -> Self {
-        let (run, nth) = page.locate(records.start);
-        Self { page, run, nth, run_len: page.records_of(run).len(), left: records.len() }
+    pub(crate) fn new(page: &'a Arc<UserRecords>, ranges: &'a [Range<usize>]) -> Self {
+        let left = ranges.iter().map(ExactSizeIterator::len).sum();
+        let ranges = ranges.iter();
+        Self { page, ranges, left_in_range: 0, run: 0, nth: 0, run_len: 0, left }
     }
 }
 
@@ -247,14 +366,20 @@ impl<'a> Iterator for Records<'a> {
     type Item = Record<'a>;
 
     fn next(&mut self) -> Option<Record<'a>> {
-        self.left = self.left.checked_sub(1)?;
-        if self.nth == self.run_len {
+        if self.left_in_range == 0 {
+            let range = self.ranges.next()?;
+            (self.run, self.nth) = self.page.locate(range.start);
+            self.run_len = self.page.records_of(self.run).len();
+            self.left_in_range = range.len();
+        } else if self.nth == self.run_len {
             self.run += 1;
             self.nth = 0;
             self.run_len = self.page.records_of(self.run).len();
         }
         let record = Record::new(self.page, self.run, self.nth);
         self.nth += 1;
+        self.left_in_range -= 1;
+        self.left -= 1;
         Some(record)
     }
 

@@ -3,6 +3,7 @@
 mod batch;
 mod checkpointer;
 mod context;
+mod failures;
 mod owned_batch;
 mod record;
 mod streamed;
@@ -13,11 +14,12 @@ use std::future::Future;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-pub(crate) use self::batch::Batch;
+pub(crate) use self::batch::{Batch, Part};
 pub use self::batch::{RecordBatch, Records};
 pub use self::checkpointer::{Checkpointer, PreparedCheckpoint};
 pub(crate) use self::context::StopSignals;
 pub use self::context::{ShardContext, ShardEnd, Shutdown};
+pub use self::failures::BatchFailures;
 pub use self::owned_batch::OwnedBatch;
 pub use self::record::{OwnedRecord, Record};
 pub(crate) use self::streamed::{Offer, streamed};

@@ -27,7 +27,7 @@ use crate::error::ProcessorError;
 #[must_use = "a batch that is dropped without ack() is delivered again"]
 pub struct OwnedBatch {
     pub(super) page: Arc<UserRecords>,
-    pub(super) records: Range<usize>,
+    pub(super) records: Box<[Range<usize>]>,
     pub(super) millis_behind_latest: Option<u64>,
     pub(super) attempt: u32,
     pub(super) shard: Arc<ShardContext>,
@@ -51,12 +51,12 @@ impl OwnedBatch {
 
     /// The records, in the order of the shard. [`Record::to_owned_record`] returns one that outlives the batch.
     pub fn records(&self) -> Records<'_> {
-        Records::new(&self.page, self.records.clone())
+        Records::new(&self.page, &self.records)
     }
 
     /// The number of records, at least one.
     pub fn len(&self) -> usize {
-        self.records.len()
+        self.records().len()
     }
 
     /// Always false, because a batch without records is not delivered.

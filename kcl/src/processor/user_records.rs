@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Range;
+use std::time::SystemTime;
 
 use kinesis_aggregation::{Aggregate, FrameError, Member};
 
@@ -193,6 +194,12 @@ impl UserRecords {
         ExtendedSequenceNumber::new(number, run.sub_sequence_number(nth))
     }
 
+    /// Time of arrival of a user record.
+    pub(crate) fn arrival(&self, record: usize) -> Option<SystemTime> {
+        let (run, nth) = self.locate(record);
+        self.raw.arrival(self.run(run).raw_index(nth))
+    }
+
     /// The first user record after `done`.
     pub(crate) fn first_after(&self, done: &ExtendedSequenceNumber) -> usize {
         let first_of = |run: &Run| self.raw.sequence_number(run.raw);
@@ -202,6 +209,12 @@ impl UserRecords {
         let Range { start, end } = self.records_of(last);
         let run = self.run(last);
         start + run.done(end - start, done, |raw| self.raw.sequence_number(raw))
+    }
+
+    /// The user record at a position. `None`: there is none.
+    pub(crate) fn find(&self, position: &ExtendedSequenceNumber) -> Option<usize> {
+        let last = self.first_after(position).checked_sub(1)?;
+        (self.position(last) == *position).then_some(last)
     }
 
     /// The size of the payloads of some user records, in bytes.

@@ -14,7 +14,7 @@ fn nothing_delivered_nothing_admitted() {
 #[test]
 fn between_the_last_checkpoint_and_the_last_delivered() {
     let mut progress = Progress::new(Checkpoint::At(at(5, 1)));
-    progress.delivered(at(9, 2));
+    progress.delivered(Some(at(9, 2)));
     for (to, admitted) in [
         (at(5, 0), None),
         (at(5, 1), Some(false)),
@@ -47,7 +47,7 @@ fn a_refusal_names_the_range_that_may_be_checkpointed() {
     };
     let [two, five, nine] = [2, 5, 9].map(|number| Checkpoint::At(at(number, 0)));
     let mut progress = Progress::new(two.clone());
-    progress.delivered(at(5, 0));
+    progress.delivered(Some(at(5, 0)));
     assert_eq!(refused(&progress, at(6, 0)), (two, five));
     // The checkpoint in force may lie after the last record delivered.
     progress.found(&nine, Duration::ZERO);
@@ -57,14 +57,13 @@ fn a_refusal_names_the_range_that_may_be_checkpointed() {
 #[test]
 fn a_failed_batch_is_not_covered_by_all_that_was_delivered() {
     let mut progress = Progress::new(Checkpoint::TrimHorizon);
-    progress.delivered(at(3, 0));
-    progress.delivered(at(6, 0));
-    progress.delivery_failed();
+    progress.delivered(Some(at(6, 0)));
+    progress.delivered(Some(at(3, 0)));
     assert_eq!(progress.unwritten(), Some(at(3, 0)));
-    progress.delivered(at(6, 0));
+    progress.delivered(Some(at(6, 0)));
     assert!(progress.admit(&at(4, 0)).unwrap());
     progress.found(&Checkpoint::At(at(4, 0)), Duration::ZERO);
-    progress.delivery_failed();
+    progress.delivered(Some(at(3, 0)));
     assert_eq!(progress.unwritten(), None, "its own checkpoint is further");
     assert!(progress.admit(&at(5, 0)).is_err());
 }
@@ -72,7 +71,7 @@ fn a_failed_batch_is_not_covered_by_all_that_was_delivered() {
 #[test]
 fn an_older_checkpoint_takes_nothing_back() {
     let mut progress = Progress::new(Checkpoint::TrimHorizon);
-    progress.delivered(at(9, 0));
+    progress.delivered(Some(at(9, 0)));
     progress.found(&Checkpoint::At(at(9, 0)), Duration::ZERO);
     progress.found(&Checkpoint::At(at(7, 0)), Duration::ZERO);
     assert_eq!(progress.checkpointed(), Some(at(9, 0)));
@@ -83,7 +82,7 @@ fn an_older_checkpoint_takes_nothing_back() {
 #[test]
 fn after_the_end_nothing_more() {
     let mut progress = Progress::new(Checkpoint::TrimHorizon);
-    progress.delivered(at(3, 0));
+    progress.delivered(Some(at(3, 0)));
     progress.found(&Checkpoint::ShardEnd, Duration::ZERO);
     assert!(progress.has_ended());
     assert!(progress.admit(&at(3, 0)).is_err());
@@ -104,7 +103,7 @@ fn a_renewal_carries_only_what_is_further_than_the_checkpoint() {
         (Checkpoint::ShardEnd, at(5, 2), false),
     ] {
         let mut progress = Progress::new(Checkpoint::TrimHorizon);
-        progress.delivered(processed.clone());
+        progress.delivered(Some(processed.clone()));
         assert_eq!(progress.to_carry(&checkpoint, false), None, "not offered");
         progress.offer_to_renewal();
         let expected = carried.then_some(Checkpoint::At(processed));
@@ -134,7 +133,7 @@ fn a_shard_is_read_to_its_tip_when_all_that_was_fetched_is_checkpointed() {
     assert_eq!(progress.read_to(), Some(REACHED));
     progress.tip = Some(Tip { reached: REACHED, fetched: Some(number(9)), was_open: true });
     assert_eq!(progress.read_to(), None, "fetched, and not delivered");
-    progress.delivered(at(9, 3));
+    progress.delivered(Some(at(9, 3)));
     progress.page_processed(Some((number(9), None)));
     progress.found(&Checkpoint::At(at(9, 2)), Duration::ZERO);
     assert_eq!(progress.read_to(), None, "checkpointed in part");
@@ -147,7 +146,7 @@ fn a_page_of_which_an_earlier_owner_processed_a_part_counts_when_the_rest_is_pro
     // The checkpoint is within the aggregate, whose other members were fetched again.
     let mut progress = at_tip(Checkpoint::At(at(9, 2)), Some(9));
     assert_eq!(progress.read_to(), None);
-    progress.delivered(at(9, 9));
+    progress.delivered(Some(at(9, 9)));
     progress.page_processed(Some((number(9), None)));
     progress.found(&Checkpoint::At(at(9, 8)), Duration::ZERO);
     assert_eq!(progress.read_to(), None);
@@ -165,7 +164,7 @@ fn a_page_of_which_nothing_is_delivered_counts_with_the_records_before_it() {
     // A later page, whose last record was dropped: those before it must be checkpointed.
     progress.tip = Some(Tip { reached: REACHED, fetched: Some(number(12)), was_open: true });
     assert_eq!(progress.read_to(), None);
-    progress.delivered(at(11, 2));
+    progress.delivered(Some(at(11, 2)));
     progress.page_processed(Some((number(12), None)));
     assert_eq!(progress.read_to(), None);
     progress.found(&Checkpoint::At(at(11, 1)), Duration::ZERO);
@@ -215,8 +214,8 @@ fn a_shard_is_processed_up_to_a_time_only_if_it_was_open_then() {
 #[test]
 fn records_before_the_position_of_the_lease_are_not_checkpointed() {
     let mut progress = Progress::new(Checkpoint::Before(number(20)));
-    progress.delivered(ExtendedSequenceNumber::new(number(9), 0));
+    progress.delivered(Some(ExtendedSequenceNumber::new(number(9), 0)));
     assert_eq!(progress.unwritten(), None);
-    progress.delivered(ExtendedSequenceNumber::new(number(20), 0));
+    progress.delivered(Some(ExtendedSequenceNumber::new(number(20), 0)));
     assert_eq!(progress.unwritten(), Some(ExtendedSequenceNumber::new(number(20), 0)));
 }

@@ -26,7 +26,8 @@ impl ShardConsumer {
         let (shard_id, position) = (self.held_lease.shard_id(), seek::describe(&position));
         match &moved {
             Ok(()) => {
-                // It may have stood still at a gap.
+                // It may have stopped at records, or stood still at a gap.
+                self.status.control().retry_failed();
                 self.status.problems().recovered(ProblemKind::RecordsTrimmed, Some(shard_id));
                 tracing::info!(shard_id, position, "the shard was moved");
             }

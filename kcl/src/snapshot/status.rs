@@ -149,9 +149,14 @@ impl ShardStatus {
         self.progress.lock().lag.fetched(self.now(), behind, spread);
     }
 
+    /// The present time by the service's clock.
+    pub(crate) fn service_time(&self) -> SystemTime {
+        self.totals.service_clock.exact_now()
+    }
+
     /// Notes that a page is delivered for the first time. `arrivals`: of some of its records.
     pub(crate) fn first_delivery(&self, arrivals: impl Iterator<Item = SystemTime>) {
-        let now = self.totals.service_clock.exact_now();
+        let now = self.service_time();
         for arrival in arrivals {
             // The record may seem to arrive after its delivery, because two clocks differ.
             let delay = now.duration_since(arrival).unwrap_or_default();
@@ -280,6 +285,7 @@ impl ShardStatus {
         let processor_fails = since(ProblemKind::ProcessorFailing);
         let reads_fail = since(ProblemKind::ReadsFailing);
         let is_at_gap = stops_at_gaps && find(ProblemKind::RecordsTrimmed).is_some();
+        let has_stopped_at_records = find(ProblemKind::ShardStopped).is_some();
         let call = self.work.lock().call(now).map(|call| call.running_for);
         let progress = self.progress.lock();
         let lag = &progress.lag;
@@ -291,6 +297,7 @@ impl ShardStatus {
             processor_fails,
             reads_fail,
             is_at_gap,
+            has_stopped_at_records,
             has_records: lag.has_records(),
             behind: lag.behind(),
             falls_behind: lag.falls_behind(),

@@ -129,7 +129,7 @@ async fn checkpoints_fail_as_told_and_the_rules_hold() {
     checkpointer.checkpoint().await.unwrap();
     assert_eq!((shard.checkpoint(), shard.pending()), (at(20, 0), None));
     let next = shard.batch(records(1));
-    assert_eq!(next.batch.range().unwrap().0.sequence_number.as_str(), "21");
+    assert_eq!(next.batch.span().unwrap().0.sequence_number.as_str(), "21");
 }
 
 #[tokio::test]

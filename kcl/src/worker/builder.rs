@@ -25,6 +25,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{ConfigError, ConsumerConfig, Wire, application_problem};
 use crate::coordinator::start::{AdminParts, find_leases};
 use crate::coordinator::{Coordinator, CoordinatorParts};
+use crate::delivery::{GivenUp, SkippedRecords};
 use crate::error::{BuildError, WorkerError};
 use crate::health::ProblemLog;
 use crate::lease_admin::LeaseAdmin;
@@ -76,6 +77,7 @@ impl Scheduler {
             kinesis: aws_sdk_kinesis::Client::from_conf(kinesis.build()),
             dynamodb: Some(dynamodb_client(sdk_config)),
             factory: None,
+            given_up: GivenUp::default(),
             config: ConsumerConfig::default(),
             coordination: None,
             clock: None,
@@ -169,6 +171,7 @@ pub struct SchedulerBuilder {
     /// `None`: the worker has no lease table.
     dynamodb: Option<aws_sdk_dynamodb::Client>,
     factory: Option<Arc<dyn ErasedFactory>>,
+    given_up: GivenUp,
     config: ConsumerConfig,
     coordination: Option<Handle>,
     clock: Option<Arc<dyn Clock>>,
@@ -183,6 +186,19 @@ impl SchedulerBuilder {
     /// [`ProcessorFactory`]. [`build`](Self::build) requires it.
     pub fn processor(mut self, factory: impl ProcessorFactory) -> Self {
         self.factory = Some(Arc::new(factory));
+        self
+    }
+
+    /// Sets a callback for records that are [skipped](crate::AfterRetries::Skip), for instance to store or count them.
+    /// Default: none; skipped records are logged and counted.
+    ///
+    /// It runs on the runtime of the processors, and must not block. The records count as done when it returns. A panic in
+    /// it is logged.
+    pub fn on_skipped(
+        mut self,
+        callback: impl Fn(&SkippedRecords<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        self.given_up.on_skipped = Some(Arc::new(callback));
         self
     }
 
@@ -421,6 +437,7 @@ impl SchedulerBuilder {
             service_clock: coordinator.service_clock(),
             bounds,
             factory,
+            given_up: self.given_up,
             executor: Arc::new(Handle::current()),
         };
         let seed = random.u64(..);

@@ -16,7 +16,7 @@ use crate::config::ShardPosition;
 use crate::error::WorkerError;
 use crate::health::Health;
 use crate::lease_table::LeaseTableSnapshot;
-use crate::seek::SeekError;
+use crate::seek::{SeekError, SkipError};
 use crate::snapshot::WorkerSnapshot;
 use crate::task::Task;
 use crate::why_not_running::WhyNotRunning;
@@ -144,8 +144,23 @@ impl WorkerHandle {
     }
 
     /// Ends [`pause_shard`](Self::pause_shard). While all shards are paused, the shard stays paused.
+    ///
+    /// A shard that has [stopped](crate::AfterRetries::StopShard) at records that cannot be processed tries them again, with
+    /// as many attempts as the first time.
     pub fn resume_shard(&self, shard_id: &str) {
-        self.view.pause_shard(shard_id, false);
+        self.view.resume_shard(shard_id);
+    }
+
+    /// Skips the records at which a shard of this worker has [stopped](crate::AfterRetries::StopShard). **They are lost to
+    /// the application.** Returns their number.
+    ///
+    /// They are logged, counted, and reported to [`on_skipped`](crate::SchedulerBuilder::on_skipped), when the worker has
+    /// read them again. If the shard moves to another worker before that, it stops there at the same records.
+    ///
+    /// # Errors
+    /// This worker does not process the shard, or the shard has not stopped.
+    pub fn skip_failed(&self, shard_id: &str) -> Result<usize, SkipError> {
+        self.view.skip_failed(shard_id)
     }
 
     /// Moves a shard that this worker processes to another position, and waits until that is written to its lease.

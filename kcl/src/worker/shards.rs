@@ -23,7 +23,7 @@ use crate::lease_table::LeaseTableSnapshot;
 use crate::metrics::{Metric, milliseconds};
 use crate::replay::{ReplayLog, ReplayReport, Standing};
 use crate::retrieval::ByteBudget;
-use crate::seek::SeekError;
+use crate::seek::{SeekError, SkipError};
 use crate::shard_consumer::{ShardConsumer, Worker};
 use crate::shard_control::SeekRequest;
 use crate::shard_state::{ShardShutdown, ShardState};
@@ -109,18 +109,36 @@ impl View {
         allow_skip: bool,
     ) -> Result<(), SeekError> {
         let not_processing = || SeekError::NotProcessing { shard_id: shard_id.to_owned() };
-        let own = {
-            let shards = self.shards.lock();
-            let mut latest_first = shards.values().rev();
-            latest_first.find(|status| status.shard_id() == shard_id).cloned()
-        };
-        let own = own.filter(|status| status.state() == ShardState::Processing);
-        let own = own.ok_or_else(not_processing)?;
+        let own = self.processing(shard_id).ok_or_else(not_processing)?;
         let (reply, answer) = oneshot::channel();
         own.control().seek(SeekRequest { position, allow_skip, reply });
         // The worker may hold the status of a shard that it has given up meanwhile.
         drop(own);
         answer.await.unwrap_or_else(|_| Err(not_processing()))
+    }
+
+    /// Ends the pause of a shard, and lets it try records again at which it has stopped.
+    pub(super) fn resume_shard(&self, shard_id: &str) {
+        self.pause_shard(shard_id, false);
+        if let Some(status) = self.processing(shard_id) {
+            status.control().retry_failed();
+        }
+    }
+
+    /// Skips the records at which a shard has stopped. Returns their number.
+    pub(super) fn skip_failed(&self, shard_id: &str) -> Result<usize, SkipError> {
+        let of_shard = || shard_id.to_owned();
+        let own = self.processing(shard_id);
+        let own = own.ok_or_else(|| SkipError::NotProcessing { shard_id: of_shard() })?;
+        own.control().skip_failed().ok_or_else(|| SkipError::NotStopped { shard_id: of_shard() })
+    }
+
+    /// The state of a shard that this worker processes.
+    fn processing(&self, shard_id: &str) -> Option<Arc<ShardStatus>> {
+        let shards = self.shards.lock();
+        let mut latest_first = shards.values().rev();
+        let own = latest_first.find(|status| status.shard_id() == shard_id).cloned();
+        own.filter(|status| status.state() == ShardState::Processing)
     }
 
     fn change_paused(&self, change: impl FnOnce(&mut PausedShards)) {

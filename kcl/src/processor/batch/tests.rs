@@ -100,7 +100,7 @@ fn user(record: Record<'_>) -> User {
 }
 
 fn records(batch: &Batch) -> Records<'_> {
-    Records::new(&batch.page, batch.records.clone())
+    batch.records()
 }
 
 fn raw() -> impl Strategy<Value = Raw> {
@@ -135,13 +135,16 @@ proptest! {
         // A part of the page.
         let (from, to) = (from.index(expected.len() + 1), to.index(expected.len() + 1));
         let part = from.min(to)..from.max(to);
-        batch.records = part.clone();
+        prop_assert_eq!(batch.remaining.isolate(&part), !part.is_empty());
+        let bytes = expected.iter().map(|(.., payload)| payload.len()).sum::<usize>();
+        prop_assert_eq!(batch.payload_bytes(), bytes);
+        if part.is_empty() {
+            return Ok(());
+        }
         prop_assert_eq!(records(&batch).len(), part.len());
         prop_assert_eq!(records(&batch).map(user).collect::<Vec<_>>(), &expected[part.clone()]);
-        let bytes = expected[part.clone()].iter().map(|(.., payload)| payload.len()).sum::<usize>();
-        prop_assert_eq!(batch.payload_bytes(), bytes);
         let of = |user: &User| (user.0, user.1);
-        let ends = batch.range().map(|(first, last)| {
+        let ends = batch.span().map(|(first, last)| {
             let of = |at: ExtendedSequenceNumber| {
                 (at.sequence_number.as_str().parse::<u64>().unwrap(), at.sub_sequence_number)
             };
@@ -149,6 +152,10 @@ proptest! {
         });
         let part = &expected[part];
         prop_assert_eq!(ends, part.first().map(of).zip(part.last().map(of)));
+        // Each record is found by its position.
+        for number in 0..expected.len() {
+            prop_assert_eq!(batch.page.find(&batch.page.position(number)), Some(number));
+        }
         // What follows a checkpoint.
         let at = ExtendedSequenceNumber::new(done.0.to_string().parse().unwrap(), done.1);
         let after = expected.iter().position(|user| of(user) > done).unwrap_or(expected.len());

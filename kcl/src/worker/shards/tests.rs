@@ -11,6 +11,7 @@ use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::clock::SystemClock;
 use crate::coordinator::FleetView;
+use crate::delivery::GivenUp;
 use crate::health::ProblemLog;
 use crate::lease::{Lease, Recorder};
 use crate::metrics::Meter;
@@ -36,6 +37,7 @@ fn shards(executor: Handle) -> (Shards, Arc<ProblemLog>) {
     let config = Arc::new(ConsumerConfig::default());
     let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
     let worker = Worker {
+        given_up: GivenUp::default(),
         application: "application".into(),
         worker_id: "worker".into(),
         stream: "stream".into(),

@@ -10,7 +10,7 @@ fn position(sequence: &str, sub_sequence: u64) -> ExtendedSequenceNumber {
 /// The processor has taken all records up to here, and the library writes its checkpoints.
 fn processed(held_lease: &HeldLease, position: ExtendedSequenceNumber) {
     let mut progress = held_lease.progress().lock();
-    progress.delivered(position);
+    progress.delivered(Some(position));
     progress.offer_to_renewal();
 }
 

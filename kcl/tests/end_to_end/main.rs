@@ -18,6 +18,7 @@ mod delivery;
 mod error_texts;
 mod existence;
 mod existing_tables;
+mod failure_policy;
 mod failures;
 mod fan_out;
 mod fleet;

@@ -48,6 +48,7 @@ struct State {
 pub(crate) enum Deed {
     Take,
     Fail,
+    FailWith(ProcessorError),
     Panic,
     /// Never return.
     Hang,
@@ -210,6 +211,7 @@ impl RecordProcessor for Processor {
         match (self.probe.script)(&self.shard, &batch) {
             Deed::Take => {}
             Deed::Fail => return Err("told to fail".into()),
+            Deed::FailWith(error) => return Err(error),
             Deed::Panic => panic!("told to panic"),
             Deed::Hang => {
                 self.called(Call::Waiting);

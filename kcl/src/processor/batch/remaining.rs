@@ -4,6 +4,7 @@
 //! starts as one part. Parts come from halving, and from failures that name some of the records.
 
 use std::collections::VecDeque;
+use std::iter;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -29,8 +30,8 @@ pub(crate) struct Part {
 impl Remaining {
     /// All records of a batch.
     pub(crate) fn all(records: usize) -> Self {
-        let parts = (records > 0).then(|| Part::new(vec![0..records]));
-        Self(parts.into_iter().collect())
+        let ranges: Vec<_> = iter::once(0..records).filter(|range| !range.is_empty()).collect();
+        Self((!ranges.is_empty()).then(|| Part::new(ranges)).into_iter().collect())
     }
 
     pub(crate) fn part(&self) -> Option<&Part> {

@@ -19,11 +19,13 @@ pub use crate::lease::local::{LocalLeaseStore, apply};
 pub use crate::lease::model::{Lease, PendingCheckpoint, Stamp, StreamIdentity};
 pub use crate::lease::readback::{adopt, read_back};
 pub use crate::lease::store::{
-    LeaderLock, LeaseStore, LeaseWrite, Outcome, ShardFacts, Snapshot, StoreFuture, WorkerRow,
+    LeaderLock, LeaseStore, LeaseWrite, Outcome, OwnerReport, ShardFacts, Snapshot, StoreFuture,
+    WorkerRow,
 };
 pub use crate::lease::{CallError, CallErrorKind, ChildShard, LeaseStoreError};
 use crate::lease::{DynamoDbLeaseStore, Layout, WeakHeldLease, ensure_table, for_leases};
 use crate::processor::ShardContext;
+pub use crate::progress::Failing;
 pub use crate::retrieval::{
     Held, Page, PageSender, Position, RawRecord, RawRecords, Retrieval, Room, ShardSource, Start,
 };

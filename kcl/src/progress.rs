@@ -4,6 +4,7 @@
 //! delivered and processed, and the renewer of the lease what it read and wrote. The rules that follow from these
 //! facts are here, too: which checkpoint is refused, what a renewal carries, up to when a shard was read.
 
+mod failing;
 mod lag;
 mod trend;
 
@@ -12,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use kinesis_common::sync::Mutex;
 
+pub use self::failing::Failing;
 pub(crate) use self::lag::Lag;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
@@ -52,6 +54,8 @@ pub(crate) struct Progress {
     processed: Option<ExtendedSequenceNumber>,
     /// Start time of the last renewal that wrote `processed` as the checkpoint.
     pub(crate) carried_at: Option<Duration>,
+    /// The record on which the processor failed last.
+    failing: Option<Failing>,
     /// The checkpoint in force, as far as this worker knows.
     checkpoint: Checkpoint,
     /// The time at which this worker saw the checkpoint move, or first saw it.
@@ -77,6 +81,7 @@ impl Progress {
             passed_arrival: None,
             processed: None,
             carried_at: None,
+            failing: None,
             checkpoint,
             checkpoint_seen: None,
         }
@@ -89,6 +94,16 @@ impl Progress {
     /// a failure, `end` is an earlier one than before.
     pub(crate) fn delivered(&mut self, end: Option<ExtendedSequenceNumber>) {
         self.delivered = end;
+    }
+
+    /// Notes that the processor failed on a record, or on a batch that begins with it.
+    pub(crate) fn failed(&mut self, failing: Failing) {
+        self.failing = Some(failing);
+    }
+
+    /// The record on which the processor failed last.
+    pub(crate) fn failing(&self) -> Option<&Failing> {
+        self.failing.as_ref()
     }
 
     /// Notes that the oldest page is processed. `last`: its last record, even if no user record of that was

@@ -20,7 +20,8 @@ use super::fleet_view::ReadTime;
 use super::held_leases::Claim;
 use crate::health::ProblemKind;
 use crate::lease::{
-    HeldLease, Lease, LeaseStoreError, LeaseWrite, Outcome, RenewerContext, RetryBudget, Snapshot,
+    HeldLease, Lease, LeaseStoreError, LeaseWrite, Outcome, OwnerReport, RenewerContext,
+    RetryBudget, Snapshot,
 };
 use crate::metrics::Metric;
 
@@ -174,7 +175,7 @@ impl Acquirer {
         let mut lease = lease.clone();
         for _ in 0..FIRST_RENEWALS {
             let sent = ctx.worker.clock.now();
-            let renew = LeaseWrite::Renew { owner: me.to_owned(), throughput: None };
+            let renew = LeaseWrite::Renew { owner: me.to_owned(), report: OwnerReport::default() };
             match ctx.worker.store.write(&lease, renew).await? {
                 Outcome::Applied(lease) => {
                     self.begin(claim, lease, sent, &acquired).await;

@@ -54,7 +54,7 @@ pub(crate) fn after_failure(
     error: &ProcessorError,
     now: Duration,
 ) -> AfterFailure {
-    let can_be_halved = policy.bisect && part.len() > 1 && !part.is_named;
+    let can_be_halved = !is_counted(policy, part);
     match kind(part, error) {
         // The worker ends.
         ErrorKind::Fatal => return AfterFailure::Retry,
@@ -69,6 +69,11 @@ pub(crate) fn after_failure(
     let is_last = policy.max_attempts.is_some_and(|most| part.failures >= most)
         || policy.max_retry_time.is_some_and(|longest| failing_for >= longest);
     if is_last { AfterFailure::GiveUp(GiveUpReason::RetriesExhausted) } else { AfterFailure::Retry }
+}
+
+/// Whether failures of the part count as attempts. Otherwise it is halved first.
+pub(crate) fn is_counted(policy: &FailurePolicy, part: &Part) -> bool {
+    !policy.bisect || part.len() == 1 || part.is_named
 }
 
 /// What the error says about the records of `part`. The processor may have named each of them with an error of its own.

@@ -26,7 +26,7 @@ use super::item::{
 use super::model::{Lease, PendingCheckpoint, Stamp};
 use super::readback::read_back;
 use super::store::{
-    LeaderLock, LeaseStore, LeaseWrite, Outcome, ShardFacts, Snapshot, StoreFuture,
+    LeaderLock, LeaseStore, LeaseWrite, Outcome, OwnerReport, ShardFacts, Snapshot, StoreFuture,
 };
 use super::table::{Layout, describe};
 use super::table_check::is_whole;
@@ -268,7 +268,7 @@ fn expression(write: &LeaseWrite, known: &Lease, process: u64) -> Expression {
         LeaseWrite::Create => {
             parts.is_absent(name::KEY);
         }
-        LeaseWrite::Renew { owner, throughput } => {
+        LeaseWrite::Renew { owner, report } => {
             counter_is(&mut parts, known);
             if known.is_handoff_pending() {
                 parts.equals(name::CHECKPOINT_OWNER, text(owner));
@@ -276,11 +276,11 @@ fn expression(write: &LeaseWrite, known: &Lease, process: u64) -> Expression {
                 parts.equals(name::OWNER, text(owner)).is_absent(name::CHECKPOINT_OWNER);
             }
             next_counter(&mut parts, known, process);
-            set_throughput(&mut parts, *throughput);
+            set_report(&mut parts, report);
         }
-        LeaseWrite::Checkpoint { owner, checkpoint, pending, throughput } => {
+        LeaseWrite::Checkpoint { owner, checkpoint, pending, report } => {
             checkpoint_by(&mut parts, known, owner, checkpoint, process);
-            set_throughput(&mut parts, *throughput);
+            set_report(&mut parts, report);
             if !checkpoint.is_initial() {
                 parts.remove(name::RESUME_FROM);
             }
@@ -421,9 +421,13 @@ fn set_owner(parts: &mut Expression, from: Option<&str>, to: &str) {
     }
 }
 
-fn set_throughput(parts: &mut Expression, throughput: Option<f64>) {
-    if let Some(value) = throughput {
-        parts.put(name::THROUGHPUT, item::throughput(value));
+fn set_report(parts: &mut Expression, report: &OwnerReport) {
+    let OwnerReport { throughput, failing } = report;
+    if let Some(throughput) = throughput {
+        parts.put(name::THROUGHPUT, item::throughput(*throughput));
+    }
+    if let Some(failing) = failing {
+        parts.put(name::FAILING, text(failing.to_string()));
     }
 }
 

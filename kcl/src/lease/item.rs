@@ -12,6 +12,7 @@ use kinesis_aggregation::{HashKey, HashKeyRange};
 use super::model::{Lease, PendingCheckpoint, Stamp, StreamIdentity};
 use super::store::{LeaderLock, WorkerRow};
 use crate::checkpoint::Checkpoint;
+use crate::progress::Failing;
 
 /// An item as DynamoDB holds it.
 pub type Item = HashMap<String, AttributeValue>;
@@ -50,6 +51,7 @@ pub mod attribute {
     pub const STREAM: &str = "rustStream";
     pub const RELEASED_AT: &str = "rustReleasedAt";
     pub const STAMP: &str = "rustStamp";
+    pub const FAILING: &str = "rustFailing";
     /// Attribute of the leader's lock: see `LeaderLock::is_starter`.
     pub const STARTER: &str = "rustStarter";
     pub const PROCESS: &str = "rustProcess";
@@ -205,6 +207,8 @@ fn decode_lease(key: String, item: Item) -> Result<Lease, CorruptItem> {
             let text = stamp.as_s().ok();
             text.and_then(|text| Stamp::parse(text)).unwrap_or_else(|| Stamp::unreadable(counter))
         }),
+        // An unreadable value is no reason to leave the shard alone: the attempts are counted anew.
+        failing: item.take(name::FAILING).and_then(|failing| Failing::parse(failing.as_s().ok()?)),
         key: item.key,
         other: item.rest,
     })
@@ -243,6 +247,7 @@ pub fn encode(lease: &Lease) -> Item {
     put(name::STREAM, lease.stream.as_ref().map(|stream| text(stream.to_string())));
     put(name::RELEASED_AT, lease.released_at.map(number));
     put(name::STAMP, lease.stamp.map(|stamp| text(stamp.to_string())));
+    put(name::FAILING, lease.failing.as_ref().map(|failing| text(failing.to_string())));
     item
 }
 

@@ -46,7 +46,8 @@ pub(crate) use model::{Lease, StreamIdentity};
 pub(crate) use recorder::Recorder;
 pub(crate) use renewer::{RenewerContext, RetryBudget, WorkerStop};
 pub(crate) use store::{
-    LeaderLock, LeaseStore, LeaseWrite, Outcome, ShardFacts, Snapshot, StoreFuture, WorkerRow,
+    LeaderLock, LeaseStore, LeaseWrite, Outcome, OwnerReport, ShardFacts, Snapshot, StoreFuture,
+    WorkerRow,
 };
 pub(crate) use table::{Layout, TableError, ensure as ensure_table, find as find_table};
 pub use table_check::TableProblem;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use kinesis_aggregation::HashKeyRange;
 
 use crate::checkpoint::Checkpoint;
+use crate::progress::Failing;
 
 /// One lease item, as it was last read.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +45,9 @@ pub struct Lease {
     pub released_at: Option<u64>,
     /// The process that wrote a counter to prove or to take ownership. Only this library writes it.
     pub stamp: Option<Stamp>,
+    /// The record on which the processor failed last. Only this library writes it. It says nothing if that record is not
+    /// the next one.
+    pub failing: Option<Failing>,
     /// Attributes that this version does not know. They are written back as they are.
     pub other: HashMap<String, AttributeValue>,
 }
@@ -81,6 +85,7 @@ impl Lease {
             stream: None,
             released_at: None,
             stamp: None,
+            failing: None,
             other: HashMap::new(),
         }
     }

@@ -107,6 +107,7 @@ mod tests {
     use super::*;
     use crate::checkpoint::Checkpoint;
     use crate::lease::model::Stamp;
+    use crate::lease::store::OwnerReport;
 
     const P: u64 = 7;
 
@@ -123,7 +124,7 @@ mod tests {
     #[test]
     fn a_write_is_done_only_if_owner_counter_and_checkpoint_are_as_it_leaves_them() {
         let before = lease("me", "", 4);
-        let renew = LeaseWrite::Renew { owner: "me".into(), throughput: None };
+        let renew = LeaseWrite::Renew { owner: "me".into(), report: OwnerReport::default() };
         assert!(renew.is_done(P, &before, &lease("me", "", 5)));
         assert!(renew.is_done(P, &before, &lease("other", "me", 5)), "a handoff began meanwhile");
         assert!(!renew.is_done(P, &before, &lease("other", "", 5)), "another worker took it");
@@ -136,7 +137,7 @@ mod tests {
             owner: "me".into(),
             checkpoint: seven.clone(),
             pending: None,
-            throughput: None,
+            report: OwnerReport::default(),
         };
         assert!(!checkpoint.is_done(P, &before, &lease("me", "", 5)), "an older checkpoint");
         let written = Lease { checkpoint: seven, ..lease("me", "", 5) };
@@ -186,7 +187,7 @@ mod tests {
         let known = lease("me", "", 4);
         let stamped =
             |process| Lease { stamp: Some(Stamp::after(4, process)), ..lease("me", "", 5) };
-        let renew = LeaseWrite::Renew { owner: "me".into(), throughput: None };
+        let renew = LeaseWrite::Renew { owner: "me".into(), report: OwnerReport::default() };
         let take = LeaseWrite::Take { owner: "me".into() };
         for write in [&renew, &take] {
             assert!(write.is_done(P, &known, &stamped(P)));

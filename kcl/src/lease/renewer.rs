@@ -31,7 +31,7 @@ use super::held_lease::{
 };
 use super::model::Lease;
 use super::readback::adopt;
-use super::store::{LeaseStore, LeaseWrite, Outcome, StoreFuture};
+use super::store::{LeaseStore, LeaseWrite, Outcome, OwnerReport, StoreFuture};
 use super::throughput::Throughput;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::{Clock, until_next_second};
@@ -250,7 +250,7 @@ impl LeaseRenewer {
 
     /// Renews the lease. If the library writes the checkpoints, also checkpoints what the processor has taken.
     async fn renew(&mut self) {
-        let throughput = self.sample_throughput();
+        let report = self.report();
         let began = self.now();
         let (was_unproven, before) = {
             let known = self.state.known.lock();
@@ -260,10 +260,13 @@ impl LeaseRenewer {
             let owner = renewer.context.worker_id.clone();
             let progress = renewer.state.progress.lock();
             Ok(match progress.to_carry(&lease.checkpoint, lease.pending.is_some()) {
-                Some(checkpoint) => {
-                    LeaseWrite::Checkpoint { owner, checkpoint, pending: None, throughput }
-                }
-                None => LeaseWrite::Renew { owner, throughput },
+                Some(checkpoint) => LeaseWrite::Checkpoint {
+                    owner,
+                    checkpoint,
+                    pending: None,
+                    report: report.clone(),
+                },
+                None => LeaseWrite::Renew { owner, report: report.clone() },
             })
         });
         match written.await {
@@ -314,7 +317,7 @@ impl LeaseRenewer {
         if self.is_lost_or_expired(self.now()) {
             return Err(self.state.lease_lost());
         }
-        let throughput = self.sample_throughput();
+        let report = self.report();
         let written = self.write(|renewer, lease| {
             let checkpoint = request.checkpoint.as_ref().unwrap_or(&lease.checkpoint).clone();
             let owner = renewer.context.worker_id.clone();
@@ -328,7 +331,7 @@ impl LeaseRenewer {
                 owner,
                 checkpoint,
                 pending: request.pending.clone(),
-                throughput,
+                report: report.clone(),
             })
         });
         match written.await {
@@ -476,9 +479,19 @@ impl LeaseRenewer {
         }
     }
 
-    fn sample_throughput(&mut self) -> Option<f64> {
+    /// What is new since the last write.
+    fn report(&mut self) -> OwnerReport {
         let bytes = self.state.delivered.swap(0, Ordering::Relaxed);
-        self.throughput.sample(bytes, self.now(), self.context.failover / 4)
+        let failing = self.state.progress.lock().failing().cloned();
+        let known = self.state.known.lock();
+        OwnerReport {
+            throughput: self.throughput.sample(
+                bytes,
+                self.context.clock.now(),
+                self.context.failover / 4,
+            ),
+            failing: failing.filter(|failing| known.lease.failing.as_ref() != Some(failing)),
+        }
     }
 
     /// The pause before the next attempt. Pauses get shorter towards the deadline, so that an outage that ends before

@@ -11,6 +11,7 @@ use super::error::LeaseStoreError;
 use super::item::CorruptItem;
 use super::model::{Lease, PendingCheckpoint, StreamIdentity};
 use crate::checkpoint::Checkpoint;
+use crate::progress::Failing;
 
 /// The lease table of one application.
 pub trait LeaseStore: Send + Sync + Debug {
@@ -66,14 +67,14 @@ pub enum LeaseWrite {
     Create,
     /// Proves that `owner` is alive: adds one to the counter, if the counter is as known and `owner` processes
     /// the shard. The condition fails if a handoff began that the caller does not know yet.
-    Renew { owner: String, throughput: Option<f64> },
+    Renew { owner: String, report: OwnerReport },
     /// Writes progress and adds one to the counter, if the counter is as known and `owner` processes the shard,
     /// with or without a pending handoff.
     Checkpoint {
         owner: String,
         checkpoint: Checkpoint,
         pending: Option<PendingCheckpoint>,
-        throughput: Option<f64>,
+        report: OwnerReport,
     },
     /// Moves the checkpoint to another position, also to one before it, on the condition of `Checkpoint`. Replaces
     /// [`Lease::resume_from`], and removes [`Lease::read_to`] and a pending checkpoint.
@@ -109,6 +110,14 @@ pub enum LeaseWrite {
     /// Deletes the lease, if its checkpoint is as known. [`Outcome::ConditionFailed`] with `None`: there was no
     /// lease.
     Delete,
+}
+
+/// What the owner of a lease writes beside the counter. `None` leaves the attribute as it is.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct OwnerReport {
+    /// Moving average in KiB per second.
+    pub throughput: Option<f64>,
+    pub failing: Option<Failing>,
 }
 
 impl LeaseWrite {

@@ -14,7 +14,7 @@ mod worker;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use kcl::internals::{Lease, LeaseWrite, Stamp};
+use kcl::internals::{Lease, LeaseWrite, OwnerReport, Stamp};
 use kcl::{Checkpoint, ExtendedSequenceNumber};
 use kcl_simulation::memory::apply;
 use stateright::{Checker as _, HasDiscoveries, Model, Property};
@@ -115,12 +115,14 @@ impl Write {
         let name = |worker: usize| NAMES[worker].to_owned();
         match self.kind {
             Kind::Take => LeaseWrite::Take { owner },
-            Kind::Begin | Kind::Renew => LeaseWrite::Renew { owner, throughput: None },
+            Kind::Begin | Kind::Renew => {
+                LeaseWrite::Renew { owner, report: OwnerReport::default() }
+            }
             Kind::Checkpoint(position) => LeaseWrite::Checkpoint {
                 owner,
                 checkpoint: at(position),
                 pending: None,
-                throughput: None,
+                report: OwnerReport::default(),
             },
             Kind::StartHandoff(to) => LeaseWrite::StartHandoff { to: name(to) },
             Kind::Release(to) => LeaseWrite::Assign { to: name(to), released: true },

@@ -14,7 +14,7 @@ mod trouble;
 
 use std::time::Duration;
 
-use kcl::internals::{Item, Lease, LeaseStore, LeaseWrite, Outcome};
+use kcl::internals::{Item, Lease, LeaseStore, LeaseWrite, Outcome, OwnerReport};
 use kcl::{Checkpoint, ExtendedSequenceNumber};
 
 /// A fault between a store and its table.
@@ -88,11 +88,16 @@ fn at(sequence: &str, sub: u64) -> Checkpoint {
 }
 
 fn renew(owner: &str) -> LeaseWrite {
-    LeaseWrite::Renew { owner: owner.into(), throughput: None }
+    LeaseWrite::Renew { owner: owner.into(), report: OwnerReport::default() }
 }
 
 fn checkpoint(owner: &str, checkpoint: Checkpoint) -> LeaseWrite {
-    LeaseWrite::Checkpoint { owner: owner.into(), checkpoint, pending: None, throughput: None }
+    LeaseWrite::Checkpoint {
+        owner: owner.into(),
+        checkpoint,
+        pending: None,
+        report: OwnerReport::default(),
+    }
 }
 
 fn take(owner: &str) -> LeaseWrite {

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use kcl::Checkpoint;
 use kcl::internals::{
-    LeaderLock, Lease, LeaseWrite, Outcome, PendingCheckpoint, ShardFacts, StreamIdentity,
-    attribute as name, encode, number,
+    Failing, LeaderLock, Lease, LeaseWrite, Outcome, OwnerReport, PendingCheckpoint, ShardFacts,
+    StreamIdentity, attribute as name, encode, number,
 };
 
 use super::{
@@ -33,9 +33,13 @@ pub(super) async fn renewals_prove_ownership_and_notice_handoffs_and_takers(
     let store = subject.store();
     let mine = owned(store, "k", "me").await;
     assert_eq!((mine.counter, mine.owner_switches), (1, 0));
-    let measured = LeaseWrite::Renew { owner: "me".into(), throughput: Some(1.5) };
+    let measured = LeaseWrite::Renew {
+        owner: "me".into(),
+        report: OwnerReport { throughput: Some(1.5), failing: Failing::parse("3@49:7") },
+    };
     let renewed = applied(store.write(&mine, measured).await.unwrap());
     assert_eq!((renewed.counter, renewed.throughput), (2, Some(1.5)));
+    assert_eq!(renewed.failing.as_ref().map(|failing| failing.failures), Some(3));
     // With an old counter, or by another worker.
     let old = Lease { counter: 0, ..mine };
     assert_eq!(refused(store.write(&old, renew("me")).await.unwrap()), renewed);
@@ -47,6 +51,7 @@ pub(super) async fn renewals_prove_ownership_and_notice_handoffs_and_takers(
     assert_eq!(refused(store.write(&renewed, renew("me")).await.unwrap()), pending);
     let renewed = applied(store.write(&pending, renew("me")).await.unwrap());
     assert_eq!(renewed.counter, pending.counter + 1);
+    assert_eq!(renewed.failing, pending.failing, "without a report it stays");
     assert_eq!(refused(store.write(&renewed, renew("next")).await.unwrap()), renewed);
     // Nor does it if it does not know of the handoff.
     let blind = Lease { checkpoint_owner: None, ..renewed.clone() };
@@ -70,7 +75,7 @@ pub(super) async fn checkpoints_need_the_counter_and_the_processing_owner(subjec
         owner: "me".into(),
         checkpoint: Checkpoint::Latest,
         pending: pending.clone(),
-        throughput: None,
+        report: OwnerReport::default(),
     };
     let mine = applied(store.write(&mine, prepare).await.unwrap());
     assert_eq!((&mine.pending, mine.counter), (&pending, 2));

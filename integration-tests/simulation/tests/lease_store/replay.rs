@@ -8,8 +8,8 @@ use aws_sdk_dynamodb::types::{
 };
 use kcl::Checkpoint;
 use kcl::internals::{
-    Item, Lease, LeaseStore, LeaseWrite, Outcome, ShardFacts, TableItem, attribute as name, decode,
-    encode, open_lease_table, text,
+    Item, Lease, LeaseStore, LeaseWrite, Outcome, OwnerReport, ShardFacts, TableItem,
+    attribute as name, decode, encode, open_lease_table, text,
 };
 use kinesis_aggregation::HashKeyRange;
 use kinesis_testkit::LocalAws;
@@ -96,7 +96,8 @@ impl Ours {
                 };
                 let throughput = update(name::THROUGHPUT).and_then(|v| v["N"].as_str());
                 let throughput = throughput.map(|text| text.parse().unwrap());
-                LeaseWrite::Renew { owner: ME.to_owned(), throughput }
+                let report = OwnerReport { throughput, failing: None };
+                LeaseWrite::Renew { owner: ME.to_owned(), report }
             }
         };
         Some(Self { known, write })

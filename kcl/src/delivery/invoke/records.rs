@@ -11,11 +11,13 @@ use kinesis_common::panic_message::panic_message;
 use super::{Failure, Invoker, PROCESS_RECORDS};
 use crate::config::{AfterRetries, CheckpointPolicy};
 use crate::delivery::given_up::{GiveUpReason, SkippedRecords};
-use crate::delivery::policy::{AfterFailure, after_failure};
+use crate::delivery::policy::{AfterFailure, after_failure, is_counted};
 use crate::error::{ErrorKind, ProcessorError, WorkerError};
 use crate::health::ProblemKind;
 use crate::metrics::Metric;
 use crate::processor::{Batch, Call, Checkpointer, ErasedProcessor};
+use crate::progress::Failing;
+use crate::sequence::ExtendedSequenceNumber;
 use crate::shard_control::StoppedAt;
 use crate::shard_state::ShutdownReason;
 
@@ -79,6 +81,7 @@ impl Invoker {
                 }
             }
             let Some(span) = batch.span() else { break };
+            self.count_former_failures(&mut batch, &span.0);
             self.status.took_batch(&span.0, &span.1);
             let view = batch.attempt(checkpointer, &tokens);
             let call = self
@@ -134,9 +137,31 @@ impl Invoker {
     /// Counts the failure of what is left of the part, and decides what follows. `end`: the end of the part that failed.
     fn after_failure(&self, batch: &mut Batch, end: usize, error: &ProcessorError) -> AfterFailure {
         // If no record before the end is left, the processor has checkpointed them, or they are given up.
-        match batch.part_mut().filter(|part| part.first() < end) {
-            Some(part) => after_failure(&self.config.failure_policy, part, error, self.clock.now()),
-            None => AfterFailure::Done,
+        let policy = &self.config.failure_policy;
+        let Some(part) = batch.part_mut().filter(|part| part.first() < end) else {
+            return AfterFailure::Done;
+        };
+        let after = after_failure(policy, part, error, self.clock.now());
+        let failures = part.failures;
+        if policy.max_attempts.is_some()
+            && failures > 0
+            && let Some((position, _)) = batch.span()
+        {
+            self.held_lease.progress().lock().failed(Failing { position, failures });
+        }
+        after
+    }
+
+    /// Counts the failures of former owners of the lease on the part, which begins at `first`.
+    fn count_former_failures(&self, batch: &mut Batch, first: &ExtendedSequenceNumber) {
+        let policy = &self.config.failure_policy;
+        let Some(part) = batch.part_mut().filter(|part| is_counted(policy, part)) else { return };
+        let former = self.held_lease.lease().failing;
+        if part.failures == 0
+            && let Some(former) = former.filter(|former| former.position == *first)
+        {
+            part.failures = former.failures;
+            part.deliveries = part.deliveries.max(former.failures);
         }
     }
 

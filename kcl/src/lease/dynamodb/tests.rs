@@ -37,12 +37,13 @@ fn each_write_has_its_condition_and_its_update() {
     let held = owned("me");
     let pending = Lease { checkpoint_owner: Some("me".into()), ..owned("next") };
     let of_java = Lease { counter: 400, ..held.clone() };
-    let renew = |throughput| LeaseWrite::Renew { owner: "me".into(), throughput };
+    let report = |throughput| OwnerReport { throughput, failing: None };
+    let renew = |throughput| LeaseWrite::Renew { owner: "me".into(), report: report(throughput) };
     let checkpoint = |checkpoint, pending| LeaseWrite::Checkpoint {
         owner: "me".into(),
         checkpoint,
         pending,
-        throughput: Some(1.5),
+        report: report(Some(1.5)),
     };
     let prepared = PendingCheckpoint { checkpoint: Checkpoint::Latest, state: None };
     let take = LeaseWrite::Take { owner: "me".into() };

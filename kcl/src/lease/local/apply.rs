@@ -3,7 +3,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::lease::item::throughput;
 use crate::lease::model::{Lease, Stamp};
-use crate::lease::store::{LeaseWrite, ShardFacts};
+use crate::lease::store::{LeaseWrite, OwnerReport, ShardFacts};
 
 /// The item that this write by `process` leaves of `item`, for a caller that knows the lease as `known`. `None`: its
 /// condition does not hold. `Some(None)`: the item is deleted.
@@ -60,12 +60,12 @@ fn written(write: &LeaseWrite, process: u64, known: &Lease, mut item: Lease) -> 
     }
     match write {
         LeaseWrite::Create | LeaseWrite::Delete => return None,
-        LeaseWrite::Renew { throughput, .. } => set_throughput(&mut item, *throughput),
-        LeaseWrite::Checkpoint { checkpoint, pending, throughput, .. } => {
+        LeaseWrite::Renew { report, .. } => set_report(&mut item, report),
+        LeaseWrite::Checkpoint { checkpoint, pending, report, .. } => {
             item.checkpoint = checkpoint.clone();
             item.pending.clone_from(pending);
             item.owner_switches = 0;
-            set_throughput(&mut item, *throughput);
+            set_report(&mut item, report);
             if !checkpoint.is_initial() {
                 item.resume_from = None;
             }
@@ -116,11 +116,14 @@ fn set_owner(item: &mut Lease, from: Option<&str>, owner: &str) {
     }
 }
 
-/// Sets the throughput as it is read back: rounded.
-fn set_throughput(item: &mut Lease, kib_per_second: Option<f64>) {
-    if let Some(value) = kib_per_second {
+fn set_report(item: &mut Lease, report: &OwnerReport) {
+    if let Some(value) = report.throughput {
+        // As it is read back: rounded.
         let written = throughput(value);
         item.throughput = written.as_n().ok().and_then(|number| number.parse().ok());
+    }
+    if report.failing.is_some() {
+        item.failing.clone_from(&report.failing);
     }
 }
 

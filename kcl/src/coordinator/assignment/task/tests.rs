@@ -14,7 +14,7 @@ use crate::coordinator::context::PreparedWorker;
 use crate::coordinator::discovery::Discovery;
 use crate::coordinator::memory_worker::memory_worker;
 use crate::lease::memory::{Link, MemoryTable, Passage};
-use crate::lease::{HeldLease, LeaseWrite, text};
+use crate::lease::{HeldLease, LeaseWrite, OwnerReport, text};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -86,7 +86,7 @@ impl Fixture {
         let seconds = self.ctx.worker.service_clock.epoch_seconds();
         store.put_worker("java", seconds).await.unwrap();
         let led = store.get("led").await.unwrap().unwrap();
-        let renew = LeaseWrite::Renew { owner: "java".into(), throughput: None };
+        let renew = LeaseWrite::Renew { owner: "java".into(), report: OwnerReport::default() };
         store.write(&led, renew).await.unwrap();
     }
 }

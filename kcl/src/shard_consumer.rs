@@ -19,27 +19,27 @@
 //! 6. *Done*.
 
 mod limits;
+mod reading;
 mod seek;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use fastrand::Rng;
 use tokio_util::sync::CancellationToken;
 
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use self::reading::{Reading, next_page};
+use crate::checkpoint::CheckpointError;
 use crate::clock::{Clock, until_next_second};
 use crate::config::{CheckpointPolicy, ConsumerConfig};
-use crate::delivery::{AutoCheckpoint, Deaggregator, Delivered, GivenUp, Invoker, ReadToNote};
+use crate::delivery::{AutoCheckpoint, Delivered, GivenUp, Invoker, ReadToNote};
 use crate::error::WorkerError;
 use crate::executor::Executor;
 use crate::health::ProblemKind;
-use crate::lease::{ChildShard, HeldLease, Lease, LeaseEnd, Retry};
+use crate::lease::{ChildShard, HeldLease, LeaseEnd, Retry};
 use crate::metrics::Metric;
 use crate::processor::{Checkpointer, ErasedFactory, ErasedProcessor, ShardContext};
-use crate::retrieval::{
-    Bound, Bounds, ByteBudget, Page, Pages, Position, Retrieval, ShardBudget, Start,
-};
+use crate::retrieval::{Bound, Bounds, ByteBudget, Page, Retrieval};
 use crate::service_time::ServiceClock;
 use crate::shard_state::{Event, ShardShutdown, ShardState, ShutdownReason};
 use crate::snapshot::ShardStatus;
@@ -87,20 +87,6 @@ pub(crate) struct ShardConsumer {
 struct Running {
     processor: Box<dyn ErasedProcessor>,
     checkpointer: Checkpointer,
-}
-
-/// A source of the shard, and what belongs to its pages.
-struct Reading {
-    pages: Pages,
-    deaggregator: Deaggregator,
-}
-
-/// Waits for the next page. While nothing is read, it waits for ever.
-async fn next_page(reading: &mut Option<Reading>) -> Result<Page, WorkerError> {
-    match reading {
-        Some(reading) => reading.pages.next().await,
-        None => std::future::pending().await,
-    }
 }
 
 impl ShardConsumer {
@@ -328,64 +314,6 @@ impl ShardConsumer {
                 return Ok(ShutdownReason::Finished);
             }
         }
-    }
-
-    /// Starts to read after the last record that is processed. `None`: the shard is finished.
-    fn read(&mut self) -> Option<Reading> {
-        let worker = &self.worker;
-        let lease = self.held_lease.lease();
-        let (position, read_to) = self.position(&lease)?;
-        tracing::info!(shard_id = self.held_lease.shard_id(), ?position, "reading");
-        let source = worker.retrieval.open(Start {
-            status: Arc::clone(&self.status),
-            position,
-            stream: lease.stream.clone(),
-            read_to,
-            seed: self.random.u64(..),
-        });
-        let budget = ShardBudget::new(&worker.budget);
-        let pages = Pages::read(&*worker.executor, source, budget, Arc::clone(&self.status));
-        Some(Reading { pages, deaggregator: self.deaggregator(lease) })
-    }
-
-    /// The position after the last record that is processed under this lease, or the position of the lease. With a time
-    /// before which everything that arrived is processed, if one is known.
-    fn position(&self, lease: &Lease) -> Option<(Position, Option<SystemTime>)> {
-        let position = self.start_position()?;
-        let progress = self.held_lease.progress().lock();
-        Some(match (progress.passed(), progress.pinned) {
-            (Some((passed, time)), _) => (Position::After(passed.clone()), time.max(lease.read_to)),
-            // What was put since the first read is not to be missed.
-            (None, Some(pinned)) if position == Position::Latest => {
-                (Position::Time(pinned), lease.read_to)
-            }
-            (None, _) => (position, lease.read_to),
-        })
-    }
-
-    /// Stops the source, and gives its memory back.
-    async fn stop_reading(&self, reading: &mut Option<Reading>) {
-        let Some(Reading { pages, .. }) = reading.take() else { return };
-        pages.stop().await;
-        self.status.batch_processed();
-        self.held_lease.progress().lock().pages_dropped();
-    }
-
-    fn deaggregator(&self, lease: Lease) -> Deaggregator {
-        // The last page may have been delivered in part.
-        let done = match self.held_lease.progress().lock().highest().max(lease.checkpoint) {
-            Checkpoint::At(position) => Some(position),
-            _ => None,
-        };
-        let config = &self.worker.config;
-        Deaggregator::new(
-            self.held_lease.shard_id(),
-            lease.hash_key_range,
-            done,
-            config.aggregate_range,
-            config.max_decompressed_size,
-            Arc::clone(&self.worker.clock),
-        )
     }
 
     /// Notes in the lease the time up to which everything was read and checkpointed, if the note is due.

@@ -13,13 +13,14 @@ use tracing::field::{Field, Visit};
 use tracing::span;
 
 use super::*;
+use crate::checkpoint::Checkpoint;
 use crate::clock::SystemClock;
 use crate::error::ProcessorError;
 use crate::health::ProblemLog;
 use crate::lease::{Lease, Recorder};
 use crate::metrics::Meter;
 use crate::processor::{RecordBatch, RecordProcessor, ShardEnd, Shutdown};
-use crate::retrieval::{PageSender, RawRecord, ShardSource};
+use crate::retrieval::{PageSender, Position, RawRecord, ShardSource, Start};
 use crate::snapshot::Totals;
 
 mod pause;

@@ -114,6 +114,28 @@ pub struct ConsumerConfig {
     /// an [`OwnedRecord`](crate::OwnedRecord) count: less is read ahead then. See the memory section of the crate
     /// documentation.
     pub max_buffered_bytes: usize,
+    /// Most records of one shard that a [handler](crate::SchedulerBuilder::handler) processes at a time. Default 1; at
+    /// least 1. A record processor is not concerned by this and the next three settings.
+    ///
+    /// With 1, a handler puts no more load on a database than a processor does. Raise it for handlers that wait for I/O: a
+    /// shard then processes up to `n / (time of a call)` records per second, if it has that many partition keys.
+    pub concurrency_per_shard: usize,
+    /// Most records of all shards of the worker that a handler processes at a time. Default: no limit; at least 1.
+    ///
+    /// Set it to the load that a database takes from one process, whatever number of shards the worker has. Records of
+    /// all shards wait in one queue.
+    pub concurrency_per_worker: usize,
+    /// Most records of one shard after the last one up to which a handler has done all. Default 10,000; at least 1.
+    ///
+    /// A slow or failing record holds up the checkpoint, and so many records at most may be begun or done after it. A
+    /// crash repeats at most so many. Each takes about 120 bytes beside its page.
+    pub max_window_records: usize,
+    /// Most bytes of the pages of one shard that have a record which a handler has not done. Default 16 MiB; at least 1.
+    /// One page, of 10 MiB at most, is always taken.
+    ///
+    /// These pages also count against [`max_buffered_bytes`](Self::max_buffered_bytes). Lower it for workers with many
+    /// shards and little memory.
+    pub max_window_bytes: usize,
     /// Pause after a read that returned all records of the shard. Default 1 s, spread by a fifth; at least 200 ms.
     ///
     /// While the shard has more records, it is read 4.8 times a second, evenly spread, also after a pause. Kinesis
@@ -200,10 +222,12 @@ pub struct ConsumerConfig {
 #[non_exhaustive]
 pub enum CheckpointPolicy {
     /// The processor. The library never checkpoints for it. A [`BatchStream`](crate::BatchStream) has no processor:
-    /// each [acknowledgement](crate::OwnedBatch::ack) writes a checkpoint, and waits for it.
+    /// each [acknowledgement](crate::OwnedBatch::ack) writes a checkpoint, and waits for it. For a
+    /// [handler](crate::SchedulerBuilder::handler), the library checkpoints every five seconds.
     #[default]
     Manual,
-    /// The library, after each batch for which `process_records` returned `Ok`.
+    /// The library, after each batch for which `process_records` returned `Ok`. For a handler: as soon as the last record
+    /// up to which all are done has moved, one write at a time.
     AfterBatch,
     /// The library, at least once per interval, up to the last batch for which `process_records` returned `Ok`.
     /// Renewals also carry that position, at no cost.
@@ -368,6 +392,10 @@ settings! {
     with_retrieval, retrieval: RetrievalMode = RetrievalMode::default();
     with_max_records, max_records: u32 = 10_000;
     with_max_buffered_bytes, max_buffered_bytes: usize = 64 << 20;
+    with_concurrency_per_shard, concurrency_per_shard: usize = 1;
+    with_concurrency_per_worker, concurrency_per_worker: usize = usize::MAX;
+    with_max_window_records, max_window_records: usize = 10_000;
+    with_max_window_bytes, max_window_bytes: usize = 16 << 20;
     with_idle_time_between_reads, idle_time_between_reads: Duration = Duration::from_secs(1);
     with_wire, wire: Wire = Wire::default();
     with_kinesis_request_timeout, kinesis_request_timeout: Duration = Duration::from_secs(10);

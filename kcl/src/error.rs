@@ -18,14 +18,15 @@ pub enum BuildError {
     /// The settings are invalid. The error names all problems.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The builder has no processor factory.
+    /// The builder has neither a processor factory nor a handler.
     #[error(
-        "the builder has no processor: call processor() on it, or consume() instead of build()"
+        "the builder has no processor: call processor() or handler() on it, or consume() instead of build()"
     )]
     NoProcessor,
-    /// The builder has a processor factory, which [`consume`](crate::SchedulerBuilder::consume) does not call.
+    /// The builder has a processor factory or a handler, which [`consume`](crate::SchedulerBuilder::consume) does not
+    /// call.
     #[error(
-        "the builder has a processor, which consume() does not call: leave processor() out, or call build()"
+        "the builder has a processor, which consume() does not call: leave processor() and handler() out, or call build()"
     )]
     UnusedProcessor,
     /// The stream or the lease table cannot be used.

@@ -1,8 +1,9 @@
 //! Kinesis Client Library (KCL) for Rust: a fleet of workers shares the shards of an Amazon Kinesis stream, and each
 //! record reaches a record processor at least once, in order per partition key.
 //!
-//! * [`RecordProcessor`] is what you implement. Each shard has its own instance. Or take the batches out of a
-//!   [`BatchStream`] and acknowledge them.
+//! * [`RecordProcessor`] is what you implement. Each shard has its own instance. Or write a
+//!   [handler](SchedulerBuilder::handler) of single records, which runs for several partition keys in parallel. Or take the batches out of a [`BatchStream`] and
+//!   acknowledge them.
 //! * [`Scheduler`] is a worker. It leases shards in a DynamoDB table, which it can share with workers of the Java KCL
 //!   3.x, reads them, de-aggregates and decompresses records, delivers them, follows splits and merges, and hands its
 //!   shards over when it stops.
@@ -115,9 +116,10 @@
 //!
 //! A worker holds fetched records of at most
 //! `max(max_buffered_bytes, max_buffered_bytes / 2 + active shards x one page)`, and the pages that processors keep with
-//! an [`OwnedRecord`] beyond that. Each active shard can always hold one page, also while other shards have read a second
-//! one ahead. Beside data and key, a record takes about 170 bytes (90 if the endpoint answers in JSON), and a user record
-//! of an aggregate about 24. All of that is counted.
+//! an [`OwnedRecord`], or handlers in their [windows](ConsumerConfig::max_window_bytes), beyond that. Each active shard
+//! can always hold one page, also while other shards have read a second one ahead. Beside data and key, a record takes
+//! about 170 bytes (90 if the endpoint answers in JSON), and a user record of an aggregate about 24. All of that is
+//! counted.
 //!
 //! * By polling, a page takes about `max_buffered_bytes / (2 x active shards)`: at least 256 KiB, at most 10 MiB, and at
 //!   least one record. While a response is read, the SDK holds it a second time, which is not counted.
@@ -205,7 +207,7 @@ pub use lease_admin::{LeaseAdmin, LeaseAdminError, LeaseChange, ResetPlan, Reset
 pub use lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};
 pub use processor::{
     BatchFailures, Checkpointer, OwnedBatch, OwnedRecord, PreparedCheckpoint, ProcessorFactory,
-    Record, RecordBatch, RecordProcessor, Records, ShardContext, ShardEnd, Shutdown,
+    Record, RecordBatch, RecordProcessor, Records, ShardContext, ShardEnd, ShardRecord, Shutdown,
 };
 pub use replay::{ReplayEnd, ReplayReport, ReplayedShard};
 pub use seek::{SeekError, SkipError};

@@ -8,6 +8,7 @@ mod failing;
 mod lag;
 mod trend;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -44,8 +45,11 @@ pub(crate) struct Progress {
     pub(crate) pinned: Option<SystemTime>,
     /// Ages of the records that are not processed.
     pub(crate) lag: Lag,
-    /// The last record up to which all are done or in the hands of the processor.
+    /// The last record up to which all are done or in the hands of the processor. Of records in process: the last one up to
+    /// which all are done.
     delivered: Option<ExtendedSequenceNumber>,
+    /// Pages whose records are in process, the oldest first.
+    in_process: VecDeque<PageInProcess>,
     /// The last record of the pages that are processed. It may be an aggregate without a record to deliver.
     passed: Option<SequenceNumber>,
     /// Time of arrival of that record.
@@ -60,6 +64,16 @@ pub(crate) struct Progress {
     checkpoint: Checkpoint,
     /// The time at which this worker saw the checkpoint move, or first saw it.
     checkpoint_seen: Option<Duration>,
+}
+
+/// A page whose records a handler processes.
+#[derive(Debug)]
+struct PageInProcess {
+    last: SequenceNumber,
+    /// Time of arrival of that record.
+    arrival: Option<SystemTime>,
+    /// The last user record that is to be processed. `None`: there is none.
+    end: Option<ExtendedSequenceNumber>,
 }
 
 /// What a checkpoint or a renewal would write next.
@@ -77,6 +91,7 @@ impl Progress {
             pinned: None,
             lag: Lag::default(),
             delivered: None,
+            in_process: VecDeque::new(),
             passed: None,
             passed_arrival: None,
             processed: None,
@@ -116,6 +131,36 @@ impl Progress {
         }
     }
 
+    /// Notes that the records of a page are in process. `last`: its last record, and the time of its arrival. `end`: the
+    /// last user record that is to be processed. It is [processed](Self::page_processed) once the records up to `end` are
+    /// [completed](Self::completed).
+    pub(crate) fn page_in_process(
+        &mut self,
+        (last, arrival): (SequenceNumber, Option<SystemTime>),
+        end: Option<ExtendedSequenceNumber>,
+    ) {
+        self.in_process.push_back(PageInProcess { last, arrival, end });
+        self.pass_pages();
+    }
+
+    /// Notes that all records in process up to `mark` are done. Checkpoints and renewals may now cover them.
+    pub(crate) fn completed(&mut self, mark: ExtendedSequenceNumber) {
+        self.delivered = Some(mark);
+        self.offer_to_renewal();
+        self.pass_pages();
+    }
+
+    fn pass_pages(&mut self) {
+        let completed = self.delivered.clone();
+        let is_done = |page: &mut PageInProcess| {
+            page.end.as_ref().is_none_or(|end| Some(end) <= completed.as_ref())
+        };
+        while let Some(PageInProcess { last, arrival, .. }) = self.in_process.pop_front_if(is_done)
+        {
+            self.page_processed(Some((last, arrival)));
+        }
+    }
+
     /// Takes back what a checkpoint or a renewal would write next. Returns it for [`restore`](Self::restore).
     pub(crate) fn withdraw(&mut self) -> Withdrawn {
         Withdrawn { delivered: self.delivered.take(), processed: self.processed.take() }
@@ -129,6 +174,7 @@ impl Progress {
 
     /// Notes that the pages which are not processed were dropped. They will be read again.
     pub(crate) fn pages_dropped(&mut self) {
+        self.in_process.clear();
         self.lag.pages_dropped();
     }
 

@@ -18,6 +18,7 @@
 //!    * *Lease lost*: the processor is told, and nothing is written any more.
 //! 6. *Done*.
 
+mod in_process;
 mod limits;
 mod reading;
 mod seek;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio_util::sync::CancellationToken;
 
+use self::in_process::InProcess;
 use self::reading::{Reading, next_page};
 use crate::checkpoint::CheckpointError;
 use crate::clock::{Clock, until_next_second};
@@ -38,7 +40,7 @@ use crate::executor::Executor;
 use crate::health::ProblemKind;
 use crate::lease::{ChildShard, HeldLease, LeaseEnd, Retry};
 use crate::metrics::Metric;
-use crate::processor::{Checkpointer, ErasedFactory, ErasedProcessor, ShardContext};
+use crate::processor::{Checkpointer, ErasedFactory, ErasedProcessor, Services, ShardContext};
 use crate::retrieval::{Bound, Bounds, ByteBudget, Page, Retrieval};
 use crate::service_time::ServiceClock;
 use crate::shard_state::{Event, ShardShutdown, ShardState, ShutdownReason};
@@ -186,7 +188,15 @@ impl ShardConsumer {
         let Worker { application, stream, worker_id, factory, .. } = &*self.worker;
         let tokens = self.invoker.stop.for_call();
         let context = ShardContext::new(&self.held_lease, tokens, application, stream, worker_id);
-        let processor = self.invoker.initialize(&**factory, &context).await?;
+        let services = Services {
+            executor: Arc::clone(&self.worker.executor),
+            status: Arc::clone(&self.status),
+            config: Arc::clone(&self.worker.config),
+            clock: Arc::clone(&self.worker.clock),
+            stop: self.invoker.stop.clone(),
+            seed: self.random.u64(..),
+        };
+        let processor = self.invoker.initialize(&**factory, &context, &services).await?;
         *running =
             Some(Running { processor, checkpointer: Checkpointer::new(self.held_lease.clone()) });
         Ok(Event::Initialized)
@@ -219,16 +229,39 @@ impl ShardConsumer {
         let mut auto = AutoCheckpoint::new(checkpoints, self.worker.clock.now());
         let mut note = ReadToNote::new(self.held_lease.lease().read_to);
         let status = Arc::clone(&self.status);
+        let in_flight = running.processor.in_flight();
+        let mut window = InProcess::new(in_flight.as_ref());
+        // What follows once all records that were read are done. Then nothing more is read.
+        let mut then = None;
         loop {
-            if let Some(request) = status.control().take_seek() {
+            if window.take_progress() {
+                auto.delivered();
+                if self.has_reached_bound() {
+                    return Ok(ShutdownReason::Finished);
+                }
+            }
+            if let Some(reason) = then
+                && window.is_all_done()
+            {
+                return Ok(reason);
+            }
+            let request = status.control().take_seek();
+            let is_halted = status.control().is_halted();
+            if request.is_some() || is_halted {
+                // What is not done is read again.
+                if let Err(reason) = self.invoker.unless_given_up(window.interrupt()).await {
+                    return Ok(reason);
+                }
+                then = None;
                 self.stop_reading(reading).await;
-                self.seek(&running.checkpointer, request).await;
+            }
+            if let Some(request) = request {
+                if self.seek(&running.checkpointer, request).await {
+                    window.moved();
+                }
                 auto = AutoCheckpoint::new(checkpoints, self.worker.clock.now());
             }
-            let is_halted = status.control().is_halted();
-            if is_halted {
-                self.stop_reading(reading).await;
-            } else if reading.is_none() {
+            if !is_halted && reading.is_none() {
                 let (stopped, shard_id) = (ProblemKind::ShardStopped, self.held_lease.shard_id());
                 status.problems().recovered(stopped, Some(shard_id));
                 let Some(opened) = self.read() else {
@@ -259,7 +292,10 @@ impl ShardConsumer {
                 reason = self.invoker.stop.raised() => return Ok(reason),
                 () = status.control().until_not(is_halted) => continue,
                 () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => continue,
-                page = next_page(reading) => page?,
+                () = window.admit(), if window.is_admitting() => continue,
+                page = next_page(reading), if then.is_none() && !window.is_admitting() => page?,
+                // Before the next checkpoint, further progress changes nothing.
+                () = in_process::progressed(in_flight.as_deref()), if then.is_some() || due.is_none() => continue,
                 // A busy shard needs no note, because its checkpoint is young.
                 () = tokio::time::sleep(NOTE_CHECK_AFTER + until_next_second(now)) => {
                     self.note_read_to(&mut note).await;
@@ -282,6 +318,16 @@ impl ShardConsumer {
             };
             let (batch, counts) = deaggregator.batch(records, millis_behind_latest, held);
             self.status.found(&counts);
+            if let Some(children) = end {
+                self.children = children;
+                then = Some(ShutdownReason::ShardEnd);
+            } else if is_beyond {
+                then = Some(ShutdownReason::Finished);
+            }
+            if window.is_some() {
+                self.take_in(batch, last, &mut window);
+                continue;
+            }
             let Running { processor, checkpointer } = running;
             let taken = self.invoker.process_records(&mut **processor, checkpointer, batch).await;
             match taken {
@@ -290,6 +336,7 @@ impl ShardConsumer {
                 Ok(Delivered::InPart) => {
                     self.stop_reading(reading).await;
                     auto.delivered();
+                    then = None;
                     continue;
                 }
                 Ok(Delivered::Fatal(error)) => return Err(error),
@@ -306,12 +353,8 @@ impl ShardConsumer {
                     progress.offer_to_renewal();
                 }
             }
-            if let Some(children) = end {
-                self.children = children;
-                return Ok(ShutdownReason::ShardEnd);
-            }
-            if is_beyond || self.has_reached_bound() {
-                return Ok(ShutdownReason::Finished);
+            if then.is_none() && self.has_reached_bound() {
+                then = Some(ShutdownReason::Finished);
             }
         }
     }

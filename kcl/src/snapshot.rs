@@ -24,7 +24,7 @@ pub struct WorkerSnapshot {
     pub worker_id: String,
     /// Shards that it owns, by id.
     pub shards: Vec<ShardSnapshot>,
-    /// User records for which `process_records` has returned `Ok`, since the start.
+    /// User records for which `process_records`, or their handler, has returned `Ok`, since the start.
     pub records_delivered: u64,
     /// Payload bytes of those records.
     pub bytes_delivered: u64,
@@ -67,7 +67,7 @@ pub struct ShardSnapshot {
     pub state: ShardState,
     /// Whether it is [paused](crate::WorkerHandle::pause): nothing is read, and no batch is in hand.
     pub is_paused: bool,
-    /// User records for which `process_records` has returned `Ok`.
+    /// User records for which `process_records`, or their handler, has returned `Ok`.
     pub records_delivered: u64,
     /// Those records per second: a mean of about the last 10 s, in which a later second weighs more.
     pub records_per_second: f64,
@@ -89,10 +89,12 @@ pub struct ShardSnapshot {
     /// the tip it is the time since the last read. `None` before the first read.
     #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize_option"))]
     pub lag: Option<Duration>,
-    /// Time since the current batch was first given to the processor. `None`: there is no batch.
+    /// Time since the current batch was first given to the processor. `None`: there is no batch. With a
+    /// [handler](crate::SchedulerBuilder::handler): the time for which the longest of its calls has run.
     #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize_option"))]
     pub batch_in_hand_for: Option<Duration>,
-    /// Call of the processor that is under way. `None`: there is none.
+    /// Call of the processor that is under way. `None`: there is none. With a [handler](crate::SchedulerBuilder::handler): the one that
+    /// has run for longest.
     pub call: Option<ProcessorCall>,
     /// Calls of the processor that failed since the last one that succeeded.
     pub failures: u32,
@@ -113,7 +115,7 @@ pub struct ShardSnapshot {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ProcessorCall {
-    /// Method of [`RecordProcessor`](crate::RecordProcessor).
+    /// Method of [`RecordProcessor`](crate::RecordProcessor), or `handler`.
     pub name: &'static str,
     /// Time since the call began.
     #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]

@@ -135,6 +135,10 @@ impl ConsumerConfig {
             ("max_leases", self.max_leases, 1..=most, "at least 1"),
             ("max_lease_table_reads", self.max_lease_table_reads as usize, 1..=most, "at least 1"),
             ("max_records", self.max_records as usize, 1..=10_000, "1 to 10000"),
+            ("concurrency_per_shard", self.concurrency_per_shard, 1..=most, "at least 1"),
+            ("concurrency_per_worker", self.concurrency_per_worker, 1..=most, "at least 1"),
+            ("max_window_records", self.max_window_records, 1..=most, "at least 1"),
+            ("max_window_bytes", self.max_window_bytes, 1..=most, "at least 1"),
             // Two of the largest pages that GetRecords returns.
             (
                 "max_buffered_bytes",

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use futures::FutureExt as _;
 use kinesis_common::backoff::Backoff;
 use kinesis_common::panic_message::panic_message;
 
@@ -25,8 +24,8 @@ use crate::health::Failed;
 use crate::lease::HeldLease;
 use crate::metrics::Metric;
 use crate::processor::{
-    Call, Checkpointer, ErasedFactory, ErasedProcessor, ShardContext, ShardEnd, Shutdown,
-    StopSignals,
+    Call, Checkpointer, ErasedFactory, ErasedProcessor, Services, ShardContext, ShardEnd, Shutdown,
+    StopSignals, guarded,
 };
 use crate::sequence::Span;
 use crate::shard_state::ShutdownReason;
@@ -99,9 +98,10 @@ impl Invoker {
         &mut self,
         factory: &dyn ErasedFactory,
         context: &ShardContext,
+        services: &Services,
     ) -> Result<Box<dyn ErasedProcessor>, ShutdownReason> {
         let mut created = None;
-        match self.try_initialize(factory, context, &mut created).await {
+        match self.try_initialize(factory, context, services, &mut created).await {
             Ok(()) => Ok(created.expect("an initialised processor was created")),
             Err(reason) => {
                 self.drop_processor(created);
@@ -114,6 +114,7 @@ impl Invoker {
         &mut self,
         factory: &dyn ErasedFactory,
         context: &ShardContext,
+        services: &Services,
         created: &mut Option<Box<dyn ErasedProcessor>>,
     ) -> Result<(), ShutdownReason> {
         let mut backoff = self.backoff();
@@ -123,7 +124,7 @@ impl Invoker {
                 // A factory that panicked is called again.
                 let processor = match created {
                     Some(processor) => processor,
-                    None => created.insert(factory.create(context)),
+                    None => created.insert(factory.create(context, services)),
                 };
                 processor.call(Call::Initialize(context)).await
             });
@@ -358,32 +359,4 @@ struct Failure<'a> {
     records: Option<Span>,
     /// True if the call will be repeated.
     is_repeated: bool,
-}
-
-async fn guarded<T>(
-    call: impl Future<Output = Result<T, ProcessorError>>,
-) -> Result<T, ProcessorError> {
-    AssertUnwindSafe(call)
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|panic| Err(ProcessorError::panicked(&panic_message(panic.as_ref()))))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_panic_is_an_error_with_its_message() {
-        let error = guarded::<()>(async { panic!("no {}", "luck") }).await.unwrap_err();
-        assert!(error.is_panic());
-        assert_eq!(error.to_string(), "the processor panicked: no luck");
-    }
-
-    #[tokio::test]
-    async fn results_pass() {
-        assert_eq!(guarded(async { Ok(7) }).await.unwrap(), 7);
-        let error = guarded::<()>(async { Err("x".into()) }).await.unwrap_err();
-        assert!(!error.is_panic());
-    }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Batch {
     remaining: Remaining,
     millis_behind_latest: Option<u64>,
     before: Option<Before>,
-    _held: HeldPage,
+    held: HeldPage,
 }
 
 /// State before the first delivery of a batch.
@@ -50,8 +50,14 @@ impl Batch {
             page: Arc::new(page),
             millis_behind_latest,
             before: None,
-            _held: held,
+            held,
         }
+    }
+
+    /// The page, all of its user records, and the page's place in memory.
+    pub(super) fn into_parts(self) -> (Arc<UserRecords>, Range<usize>, HeldPage) {
+        let records = 0..self.page.len();
+        (self.page, records, self.held)
     }
 
     #[cfg(feature = "testing")]

@@ -4,12 +4,15 @@ mod batch;
 mod checkpointer;
 mod context;
 mod failures;
+mod guarded;
+mod handler;
 mod owned_batch;
 mod record;
 mod streamed;
 mod user_records;
 
 use std::future::Future;
+use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -20,11 +23,18 @@ pub use self::checkpointer::{Checkpointer, PreparedCheckpoint};
 pub(crate) use self::context::StopSignals;
 pub use self::context::{ShardContext, ShardEnd, Shutdown};
 pub use self::failures::BatchFailures;
+pub(crate) use self::guarded::guarded;
+pub use self::handler::ShardRecord;
+pub(crate) use self::handler::{HandleRecord, HandlerFactory, InFlight, Incoming};
 pub use self::owned_batch::OwnedBatch;
 pub use self::record::{OwnedRecord, Record};
 pub(crate) use self::streamed::{Offer, streamed};
 pub(crate) use self::user_records::{Kept, Runs, UserRecords};
+use crate::clock::Clock;
+use crate::config::ConsumerConfig;
 use crate::error::ProcessorError;
+use crate::executor::Executor;
+use crate::snapshot::ShardStatus;
 
 /// Processes the records of one shard.
 ///
@@ -158,6 +168,12 @@ pub(crate) enum Call<'a> {
 /// [`RecordProcessor`] as an object: one box per call.
 pub(crate) trait ErasedProcessor: Send {
     fn call<'a>(&'a mut self, call: Call<'a>) -> BoxFuture<'a, Result<(), ProcessorError>>;
+
+    /// The window of records in process, if the processor has one. Then the consumer admits the records of each page to
+    /// it, and does not call `process_records`.
+    fn in_flight(&self) -> Option<Arc<InFlight>> {
+        None
+    }
 }
 
 impl<P: RecordProcessor> ErasedProcessor for P {
@@ -172,13 +188,26 @@ impl<P: RecordProcessor> ErasedProcessor for P {
     }
 }
 
+/// Parts of the worker, for the processor of one shard.
+#[derive(Clone)]
+pub(crate) struct Services {
+    /// Where processors run.
+    pub(crate) executor: Arc<dyn Executor>,
+    pub(crate) status: Arc<ShardStatus>,
+    pub(crate) config: Arc<ConsumerConfig>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// The signals to give the shard up.
+    pub(crate) stop: StopSignals,
+    pub(crate) seed: u64,
+}
+
 /// [`ProcessorFactory`] as an object.
 pub(crate) trait ErasedFactory: Send + Sync {
-    fn create(&self, shard: &ShardContext) -> Box<dyn ErasedProcessor>;
+    fn create(&self, shard: &ShardContext, services: &Services) -> Box<dyn ErasedProcessor>;
 }
 
 impl<F: ProcessorFactory> ErasedFactory for F {
-    fn create(&self, shard: &ShardContext) -> Box<dyn ErasedProcessor> {
+    fn create(&self, shard: &ShardContext, _: &Services) -> Box<dyn ErasedProcessor> {
         Box::new(ProcessorFactory::create(self, shard))
     }
 }

@@ -12,8 +12,8 @@ use crate::shard_control::SeekRequest;
 use crate::stream::LeaseStart;
 
 impl ShardConsumer {
-    /// Moves the shard to another position, as the application asks, and answers.
-    pub(super) async fn seek(&self, checkpointer: &Checkpointer, request: SeekRequest) {
+    /// Moves the shard to another position, as the application asks, and answers. Returns whether it was moved.
+    pub(super) async fn seek(&self, checkpointer: &Checkpointer, request: SeekRequest) -> bool {
         let SeekRequest { position, allow_skip, reply } = request;
         let moved = match self.target(&position, allow_skip) {
             Ok(LeaseStart { checkpoint, time }) => {
@@ -33,8 +33,10 @@ impl ShardConsumer {
             }
             Err(error) => tracing::warn!(shard_id, position, %error, "the shard was not moved"),
         }
+        let has_moved = moved.is_ok();
         // The caller may have been cancelled.
         let _ = reply.send(moved);
+        has_moved
     }
 
     /// The start that stands for a position in the lease.

@@ -182,6 +182,28 @@ impl ShardStatus {
         CallGuard(self)
     }
 
+    /// Notes the record whose handler has run for longest, and when it began. `None`: no handler runs.
+    pub(crate) fn handles(&self, longest: Option<(ExtendedSequenceNumber, Duration)>) {
+        let was_slow = {
+            let mut work = self.work.lock();
+            let was_slow = work.ended();
+            work.has_no_batch();
+            if let Some((position, since)) = longest {
+                work.took_batch(since, position.clone(), position);
+                work.began("handler", since);
+            }
+            was_slow
+        };
+        if was_slow {
+            self.slow_call_ended();
+        }
+    }
+
+    fn slow_call_ended(&self) {
+        self.problems().recovered(ProblemKind::ProcessorStuck, Some(&self.shard_id));
+        tracing::info!(shard_id = self.shard_id, "the slow call of the processor has ended");
+    }
+
     /// Warns of a call that takes longer than `limit`, and measures how far processing is behind.
     pub(crate) fn watch_over(&self, limit: Option<Duration>) {
         let now = self.now();
@@ -353,11 +375,10 @@ pub(crate) struct CallGuard<'a>(&'a ShardStatus);
 
 impl Drop for CallGuard<'_> {
     fn drop(&mut self) {
-        if self.0.work.lock().ended() {
-            let kind = ProblemKind::ProcessorStuck;
-            let shard_id = self.0.shard_id.as_str();
-            self.0.problems().recovered(kind, Some(shard_id));
-            tracing::info!(shard_id, "the slow call of the processor has ended");
+        // Bound first, so that the lock is free again.
+        let was_slow = self.0.work.lock().ended();
+        if was_slow {
+            self.0.slow_call_ended();
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Builder of a worker.
 
+mod handler;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,6 +16,7 @@ use kinesis_common::stream_name::StreamName;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use self::handler::Factory;
 use super::batch_stream::BatchStream;
 use super::handle::WorkerHandle;
 use super::reading::Reading;
@@ -36,7 +39,7 @@ use crate::metrics::cloudwatch::CloudWatch;
 #[cfg(feature = "metrics")]
 use crate::metrics::facade::FacadeSink;
 use crate::metrics::{Meter, Sink};
-use crate::processor::{ErasedFactory, ProcessorFactory, streamed};
+use crate::processor::{ProcessorFactory, streamed};
 use crate::retrieval::{Bounds, ByteBudget, StreamCheck};
 use crate::shard_consumer::Worker;
 use crate::snapshot::Totals;
@@ -170,7 +173,7 @@ pub struct SchedulerBuilder {
     kinesis: aws_sdk_kinesis::Client,
     /// `None`: the worker has no lease table.
     dynamodb: Option<aws_sdk_dynamodb::Client>,
-    factory: Option<Arc<dyn ErasedFactory>>,
+    factory: Option<Factory>,
     given_up: GivenUp,
     config: ConsumerConfig,
     coordination: Option<Handle>,
@@ -183,9 +186,10 @@ pub struct SchedulerBuilder {
 
 impl SchedulerBuilder {
     /// Sets the factory of the processors: a closure `|shard: &ShardContext| MyProcessor::new(shard)`, or a
-    /// [`ProcessorFactory`]. [`build`](Self::build) requires it.
+    /// [`ProcessorFactory`]. [`build`](Self::build) requires it, or a [`handler`](Self::handler). The last call of both
+    /// counts.
     pub fn processor(mut self, factory: impl ProcessorFactory) -> Self {
-        self.factory = Some(Arc::new(factory));
+        self.factory = Some(Factory::Processor(Arc::new(factory)));
         self
     }
 
@@ -311,7 +315,7 @@ impl SchedulerBuilder {
     /// Reads run on the current runtime. The coordination runs as [`Scheduler::spawn`] says.
     ///
     /// # Errors
-    /// As those of [`build`](Self::build), and [`BuildError::UnusedProcessor`] if a processor was set.
+    /// As those of [`build`](Self::build), and [`BuildError::UnusedProcessor`] if a processor or a handler was set.
     ///
     /// # Cancel safety
     /// As that of [`build`](Self::build). The worker starts at the end of the call, when nothing more is awaited.
@@ -357,12 +361,13 @@ impl SchedulerBuilder {
 
     async fn prepare(self) -> Result<Scheduler, BuildError> {
         let stream = self.check()?;
-        let factory = self.factory.ok_or(BuildError::NoProcessor)?;
+        let mut config = self.config;
+        let factory = self.factory.ok_or(BuildError::NoProcessor)?.create(&mut config);
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
         let began = clock.now();
         let seed = self.seed.unwrap_or_else(random_seed);
         let mut random = Rng::with_seed(seed);
-        let config = Arc::new(self.config);
+        let config = Arc::new(config);
         let worker_id = config
             .worker_id
             .clone()

@@ -126,6 +126,9 @@ impl WorkerHandle {
     /// nothing of it and gives its memory back. It keeps the lease, and writes checkpoints that are due. After the pause, it
     /// continues after the last record that was processed.
     ///
+    /// With a [handler](crate::SchedulerBuilder::handler), the shard pauses when the handlers at work have returned. Records that are not
+    /// done are read again after the pause.
+    ///
     /// Other workers of the application are not told. If a lease moves to another worker, that one processes the shard.
     /// While a shard is paused, its records may expire: the pause must be shorter than the stream's retention.
     pub fn pause(&self) {
@@ -166,7 +169,8 @@ impl WorkerHandle {
     /// Moves a shard that this worker processes to another position, and waits until that is written to its lease.
     ///
     /// It takes effect after the present batch, or after the present attempt if the batch fails. So it also gets a shard
-    /// past a record that can never be processed. The next batch begins at the position. The processor stays the same, and
+    /// past a record that can never be processed. With a [handler](crate::SchedulerBuilder::handler), it takes effect when the handlers at
+    /// work have returned. The next batch begins at the position. The processor stays the same, and
     /// checkpoints that it prepared before are refused. A paused shard stays paused.
     ///
     /// `allow_skip`: whether records may be passed that are not processed. Otherwise only a position is taken of which

@@ -23,6 +23,7 @@ mod failures;
 mod fan_out;
 mod fleet;
 mod fleet_mode;
+mod keyed;
 mod logs;
 mod max_leases;
 mod outage;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use kcl::{
-    CheckpointError, ProcessorError, RecordBatch, RecordProcessor, Records, ShardContext, ShardEnd,
+    CheckpointError, ProcessorError, Record, RecordBatch, RecordProcessor, ShardContext, ShardEnd,
     Shutdown,
 };
 use kinesis_testkit::{Delivery, Ledger, Position, Verdict};
@@ -110,7 +110,13 @@ impl Probe {
     }
 
     /// Reports records that a processor was given.
-    pub(crate) fn took(&self, worker: &str, ownership: u64, shard: &str, records: Records<'_>) {
+    pub(crate) fn took<'a>(
+        &self,
+        worker: &str,
+        ownership: u64,
+        shard: &str,
+        records: impl IntoIterator<Item = Record<'a>>,
+    ) {
         self.with(|state| {
             for record in records {
                 state.seen.push(Seen {

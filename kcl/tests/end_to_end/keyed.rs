@@ -281,7 +281,8 @@ async fn a_shard_with_ten_keys_in_flight_moves_and_nothing_is_doubled() {
     until("all records", || desk.probe.is_settled()).await;
     assert_eq!(desk.probe.workers(), ["w1", "w2"]);
     let (one, two) = tokio::join!(first.shutdown(DEADLINE), second.shutdown(DEADLINE));
-    (one.unwrap(), two.unwrap());
+    one.unwrap();
+    two.unwrap();
     desk.assert_exact();
 }
 

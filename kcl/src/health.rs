@@ -99,6 +99,8 @@ pub enum ProblemKind {
     /// A shard has stopped at records that cannot be processed, as the
     /// [failure policy](crate::AfterRetries::StopShard) says.
     ShardStopped,
+    /// Dead letters cannot be written, and their shard waits.
+    DeadLettersFailing,
     /// A call of the processor of a shard does not return.
     ProcessorStuck,
     /// Metrics cannot be put to CloudWatch. Processing goes on.
@@ -172,6 +174,10 @@ impl ProblemKind {
             Self::ShardStopped => (
                 "the shard has stopped at records that cannot be processed",
                 "fix the cause and call resume_shard, or call skip_failed to skip them",
+            ),
+            Self::DeadLettersFailing => (
+                "dead letters cannot be written, and the shard waits",
+                "check the sink; the shard goes on when it has confirmed them",
             ),
             Self::ProcessorStuck => {
                 ("a call of the processor does not return", "find out what it waits for")

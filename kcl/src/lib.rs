@@ -197,7 +197,6 @@ pub use config::{
 pub use dead_letter::{DeadLetter, DeadLetterCondition, DeadLetterSink, MapSink};
 #[cfg(feature = "dead-letters")]
 pub use dead_letter::{FileSink, InvalidDeadLetter, SinkError};
-pub use delivery::{GiveUpReason, SkippedRecords};
 pub use error::{BuildError, ProcessorError, StartError, WorkerError};
 pub use health::{
     Health, HealthStatus, HeldUpBy, Problem, ProblemKind, ShardActivity, ShardHealth,
@@ -206,8 +205,9 @@ pub use lease::{FencingToken, TableProblem};
 pub use lease_admin::{LeaseAdmin, LeaseAdminError, LeaseChange, ResetPlan, ResetTo};
 pub use lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};
 pub use processor::{
-    BatchFailures, Checkpointer, OwnedBatch, OwnedRecord, PreparedCheckpoint, ProcessorFactory,
-    Record, RecordBatch, RecordProcessor, Records, ShardContext, ShardEnd, ShardRecord, Shutdown,
+    BatchFailures, Checkpointer, GiveUpReason, OwnedBatch, OwnedRecord, PreparedCheckpoint,
+    ProcessorFactory, Record, RecordBatch, RecordProcessor, Records, ShardContext, ShardEnd,
+    ShardRecord, Shutdown, SkippedRecords,
 };
 pub use replay::{ReplayEnd, ReplayReport, ReplayedShard};
 pub use seek::{SeekError, SkipError};

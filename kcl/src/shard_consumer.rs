@@ -34,12 +34,13 @@ use self::reading::{Reading, next_page};
 use crate::checkpoint::CheckpointError;
 use crate::clock::{Clock, until_next_second};
 use crate::config::{CheckpointPolicy, ConsumerConfig};
-use crate::delivery::{AutoCheckpoint, Delivered, GivenUp, Invoker, ReadToNote};
+use crate::delivery::{AutoCheckpoint, Delivered, Invoker, ReadToNote};
 use crate::error::WorkerError;
 use crate::executor::Executor;
 use crate::health::ProblemKind;
 use crate::lease::{ChildShard, HeldLease, LeaseEnd, Retry};
 use crate::metrics::Metric;
+use crate::processor::failure::{GivenUp, Origin, Sinks};
 use crate::processor::{Checkpointer, ErasedFactory, ErasedProcessor, Services, ShardContext};
 use crate::retrieval::{Bound, Bounds, ByteBudget, Page, Retrieval};
 use crate::service_time::ServiceClock;
@@ -63,7 +64,7 @@ pub(crate) struct Worker {
     pub(crate) retrieval: Arc<dyn Retrieval>,
     pub(crate) budget: Arc<ByteBudget>,
     pub(crate) factory: Arc<dyn ErasedFactory>,
-    pub(crate) given_up: GivenUp,
+    pub(crate) sinks: Sinks,
     /// Where processors and reads run.
     pub(crate) executor: Arc<dyn Executor>,
 }
@@ -100,13 +101,22 @@ impl ShardConsumer {
         seed: u64,
     ) -> Self {
         let mut random = Rng::with_seed(seed);
+        let stream_arn = held_lease.lease().stream.map(|stream| stream.arn);
+        let origin = Origin {
+            application: worker.application.clone(),
+            worker_id: worker.worker_id.clone(),
+            stream: worker.stream.clone(),
+            stream_arn,
+        };
+        let (sinks, clock) = (worker.sinks.clone(), Arc::clone(&worker.clock));
+        let given_up = GivenUp::new(sinks, Arc::clone(&status), clock, origin);
         let invoker = Invoker::new(
             held_lease.clone(),
             Arc::clone(&status),
             Arc::clone(&worker.config),
             Arc::clone(&worker.clock),
             random.fork(),
-            worker.given_up.clone(),
+            given_up,
         );
         let bounds = worker.bounds.as_ref();
         Self {
@@ -195,6 +205,7 @@ impl ShardConsumer {
             clock: Arc::clone(&self.worker.clock),
             stop: self.invoker.stop.clone(),
             seed: self.random.u64(..),
+            given_up: self.invoker.given_up.clone(),
         };
         let processor = self.invoker.initialize(&**factory, &context, &services).await?;
         *running =
@@ -234,6 +245,9 @@ impl ShardConsumer {
         // What follows once all records that were read are done. Then nothing more is read.
         let mut then = None;
         loop {
+            if let Some(error) = window.take_fatal() {
+                return Err(error);
+            }
             if window.take_progress() {
                 auto.delivered();
                 if self.has_reached_bound() {

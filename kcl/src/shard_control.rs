@@ -5,7 +5,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::config::ShardPosition;
 use crate::seek::SeekError;
-use crate::sequence::Span;
+use crate::sequence::{ExtendedSequenceNumber, Span};
 
 /// The requests of the application to one shard that the worker owns. The shard's consumer follows them between two
 /// batches, and between two attempts of a batch.
@@ -59,8 +59,17 @@ impl ShardControl {
     }
 
     /// Notes that the shard has stopped at records, until the application decides about them.
-    pub(crate) fn stop_at(&self, records: StoppedAt) {
-        self.requests.lock().stopped_at = Some(records);
+    /// It may have stopped at others before.
+    pub(crate) fn stop_at(&self, mut records: StoppedAt) {
+        {
+            let mut requests = self.requests.lock();
+            if let Some(before) = requests.stopped_at.take() {
+                records.records += before.records;
+                records.spans.extend(before.spans);
+            }
+            requests.stopped_at = Some(records);
+        }
+        self.changed.notify_waiters();
     }
 
     /// Lets a shard that has stopped at records try them again.
@@ -82,8 +91,19 @@ impl ShardControl {
     }
 
     /// The records that are to be skipped.
-    pub(crate) fn take_to_skip(&self) -> Vec<Span> {
-        std::mem::take(&mut self.requests.lock().to_skip)
+    pub(crate) fn to_skip(&self) -> Vec<Span> {
+        self.requests.lock().to_skip.clone()
+    }
+
+    /// Whether the record at a position is to be skipped.
+    pub(crate) fn is_to_skip(&self, position: &ExtendedSequenceNumber) -> bool {
+        let requests = self.requests.lock();
+        requests.to_skip.iter().any(|(first, last)| first <= position && position <= last)
+    }
+
+    /// Notes that the records up to a position are done or skipped.
+    pub(crate) fn skipped_up_to(&self, position: &ExtendedSequenceNumber) {
+        self.requests.lock().to_skip.retain(|(_, last)| last > position);
     }
 
     /// Asks for a move. It replaces one that is not done yet. After [`close`](Self::close), the request is dropped.

@@ -148,7 +148,8 @@ fn within(
     if let Some(problem) = blocked.map(WhyNotRunning::Problem).or_else(stuck) {
         return Some(problem);
     }
-    let stopped = of_shard(ProblemKind::ShardStopped);
+    let waits_for_sink = || of_shard(ProblemKind::DeadLettersFailing);
+    let stopped = of_shard(ProblemKind::ShardStopped).or_else(waits_for_sink);
     let failing = of_shard(ProblemKind::ProcessorFailing).filter(|_| stopped.is_none());
     match state {
         ShardState::ShuttingDown(reason @ ShutdownReason::LeaseLost) => {

@@ -30,7 +30,7 @@ use crate::delivery::AutoCheckpoint;
 use crate::error::ProcessorError;
 use crate::lease::Fence;
 use crate::processor::{RecordProcessor, ShardContext, ShardEnd, Shutdown};
-use crate::{RecordBatch, Scheduler};
+use crate::{DeadLetter, DeadLetterSink, RecordBatch, Scheduler};
 
 /// Names have tests of their own.
 impl Extremes for Option<String> {
@@ -128,7 +128,7 @@ impl Extremes for CheckpointPolicy {
 
 impl Extremes for AfterRetries {
     fn extremes() -> Vec<Self> {
-        vec![Self::StopShard, Self::Skip]
+        vec![Self::StopShard, Self::Skip, Self::DeadLetter]
     }
 }
 
@@ -313,6 +313,17 @@ fn what_is_valid_can_be_computed_with() {
     assert!(valid > 300, "{valid} valid settings tell little");
 }
 
+/// A sink that is never called.
+struct NoLetters;
+
+impl DeadLetterSink for NoLetters {
+    type Error = String;
+
+    async fn write(&self, letters: &[DeadLetter]) -> Result<(), String> {
+        Err(format!("there are no letters, not even these {}", letters.len()))
+    }
+}
+
 /// A processor that fails once, so that the pause before a retry is drawn, too.
 struct Counting {
     records: Arc<AtomicUsize>,
@@ -352,6 +363,7 @@ async fn run(
             records: Arc::clone(&processed),
             has_failed: false,
         })
+        .dead_letters(NoLetters)
         .config(config)
         .coordination_on(Handle::current())
         .clock(Arc::new(TokioClock::new()))

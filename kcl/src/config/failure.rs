@@ -13,7 +13,7 @@ use std::time::Duration;
 /// let policy = FailurePolicy::default()
 ///     .with_max_attempts(5)
 ///     .with_bisect(true)
-///     .with_then(AfterRetries::Skip);
+///     .with_then(AfterRetries::DeadLetter);
 /// let config = ConsumerConfig::default().with_failure_policy(policy);
 /// assert!(config.validate().is_ok());
 /// ```
@@ -46,7 +46,7 @@ pub struct FailurePolicy {
     /// one bad record among 10,000 takes about 14 failures.
     pub bisect: bool,
     /// Age from which on a record is not delivered any more, by its time of arrival. Default `None`: no limit. It needs
-    /// [`Skip`](AfterRetries::Skip).
+    /// [`Skip`](AfterRetries::Skip) or [`DeadLetter`](AfterRetries::DeadLetter), which then happens to the record.
     ///
     /// Set it where late records are worthless, so that a consumer that was down catches up at once.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration::optional"))]
@@ -71,6 +71,9 @@ pub enum AfterRetries {
     /// The records are skipped: logged, counted, and reported to
     /// [`on_skipped`](crate::SchedulerBuilder::on_skipped). **They are lost to the application**.
     Skip,
+    /// The records are written to the [sink of dead letters](crate::SchedulerBuilder::dead_letters). Processing goes on,
+    /// and the checkpoint passes them, after the sink has confirmed them. While the sink fails, the shard waits.
+    DeadLetter,
 }
 
 impl FailurePolicy {
@@ -95,7 +98,7 @@ impl FailurePolicy {
         if self.max_record_age.is_some() && self.then == AfterRetries::StopShard {
             problems.push(
                 "failure_policy.max_record_age is set and failure_policy.then is stop_shard, which would stop the shard \
-                 for ever: set then to skip"
+                 for ever: set then to skip or dead_letter or dead_letter"
                     .into(),
             );
         }

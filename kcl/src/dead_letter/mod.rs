@@ -14,7 +14,6 @@ pub use self::file::FileSink;
 #[cfg(feature = "dead-letters")]
 pub use self::json::InvalidDeadLetter;
 pub use self::letter::{DeadLetter, DeadLetterCondition};
-#[expect(unused_imports, reason = "for delivery")]
 pub(crate) use self::sink::ErasedSink;
 #[cfg(feature = "dead-letters")]
 pub use self::sink::SinkError;

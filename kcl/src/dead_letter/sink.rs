@@ -108,7 +108,6 @@ impl<S: fmt::Debug, F> fmt::Debug for MapSink<S, F> {
 }
 
 /// [`DeadLetterSink`] as an object.
-#[cfg_attr(not(test), expect(dead_code, reason = "for delivery"))]
 pub(crate) trait ErasedSink: Send + Sync {
     fn write<'a>(
         &'a self,

@@ -16,13 +16,13 @@ use kinesis_common::backoff::Backoff;
 use kinesis_common::panic_message::panic_message;
 
 pub(crate) use self::records::Delivered;
-use super::given_up::GivenUp;
 use crate::clock::Clock;
 use crate::config::{CheckpointPolicy, ConsumerConfig};
 use crate::error::ProcessorError;
 use crate::health::Failed;
 use crate::lease::HeldLease;
 use crate::metrics::Metric;
+use crate::processor::failure::GivenUp;
 use crate::processor::{
     Call, Checkpointer, ErasedFactory, ErasedProcessor, Services, ShardContext, ShardEnd, Shutdown,
     StopSignals, guarded,
@@ -71,9 +71,7 @@ pub(crate) struct Invoker {
     config: Arc<ConsumerConfig>,
     clock: Arc<dyn Clock>,
     random: Rng,
-    given_up: GivenUp,
-    /// Positions of records that an operator skips.
-    to_skip: Vec<Span>,
+    pub(crate) given_up: GivenUp,
 }
 
 impl Invoker {
@@ -86,8 +84,8 @@ impl Invoker {
         random: Rng,
         given_up: GivenUp,
     ) -> Self {
-        let (stop, to_skip) = (StopSignals::new(&held_lease), Vec::new());
-        Self { stop, held_lease, status, config, clock, random, given_up, to_skip }
+        let stop = StopSignals::new(&held_lease);
+        Self { stop, held_lease, status, config, clock, random, given_up }
     }
 
     /// Creates and initialises the processor.

@@ -12,13 +12,13 @@ use crate::coordinator::Coordinator;
 use crate::coordinator::context::PreparedWorker;
 use crate::coordinator::start::first_scan_delay;
 use crate::current_stream::CurrentStream;
-use crate::delivery::GivenUp;
 use crate::error::WorkerError;
 use crate::executor::Executor;
 use crate::health::ProblemLog;
 use crate::lease::{LeaseStore, StreamIdentity};
 use crate::metrics::Meter;
 use crate::processor::ProcessorFactory;
+use crate::processor::failure::Sinks;
 use crate::retrieval::{ByteBudget, Retrieval};
 use crate::service_time::ServiceClock;
 use crate::shard_consumer::Worker;
@@ -154,7 +154,7 @@ impl InjectedWorker {
             bounds: None,
             retrieval: parts.retrieval,
             factory: Arc::new(factory),
-            given_up: GivenUp::default(),
+            sinks: Sinks::default(),
             executor: parts.processors,
         };
         let states = StateSender::default();

@@ -73,6 +73,7 @@ metrics! {
     UpdateLeaseSuccess "ProcessTask" "UpdateLease.Success" Count Counter Shard Detailed "Writes of checkpoints: 1 for each answered, 0 for each failed.";
     UpdateLeaseTime "ProcessTask" "UpdateLease.Time" Milliseconds Distribution Shard Detailed "Duration of each write of a checkpoint.";
     FailedBatches "ProcessTask" "FailedBatches" Count Counter Shard Summary "Calls of process_records that failed. The failure policy decides what follows.";
+    DeadLetters "ProcessTask" "DeadLetters" Count Counter Shard Summary "User records that the sink of dead letters has confirmed.";
     SkippedRecords "ProcessTask" "SkippedRecords" Count Counter Shard Summary "User records that were skipped, by the failure policy or by an operator.";
     PropagationDelay "ProcessTask" "PropagationDelay" Milliseconds Distribution Shard Summary "Time from the arrival of the oldest and the newest Kinesis record of each page to its first delivery.";
     MillisSinceCheckpoint "ProcessTask" "MillisSinceCheckpoint" Milliseconds Gauge Shard Summary "Time since this worker saw the checkpoint move, or took the lease.";

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::remaining::Part;
 use self::remaining::Remaining;
+use super::failure::{GiveUpReason, Unprocessed};
 use super::owned_batch::{Answer, OwnedBatch};
 use super::record::Record;
 use super::user_records::UserRecords;
@@ -126,11 +127,27 @@ impl Batch {
     }
 
     /// The positions of the records of the part that is delivered next, as spans of records that follow each other.
-    pub(crate) fn spans(&self) -> Vec<Span> {
+    fn spans(&self) -> Vec<Span> {
         let ranges = self.part().map_or(&[][..], Part::ranges).iter();
         ranges
             .map(|range| (self.page.position(range.start), self.page.position(range.end - 1)))
             .collect()
+    }
+
+    /// The records of the part that is delivered next, to be given up.
+    pub(crate) fn unprocessed<'a>(
+        &'a self,
+        reason: GiveUpReason,
+        error: Option<&'a ProcessorError>,
+    ) -> Unprocessed<'a> {
+        Unprocessed {
+            records: self.records(),
+            spans: self.spans(),
+            reason,
+            error,
+            attempts: self.attempts(),
+            failing_since: self.part().and_then(|part| part.failures.since),
+        }
     }
 
     /// Begins the next delivery. From now on, the processor may checkpoint within the part, if all records before it are

@@ -3,7 +3,7 @@
 mod batch;
 mod checkpointer;
 mod context;
-mod failures;
+pub(crate) mod failure;
 mod guarded;
 mod handler;
 mod owned_batch;
@@ -22,7 +22,8 @@ pub use self::batch::{RecordBatch, Records};
 pub use self::checkpointer::{Checkpointer, PreparedCheckpoint};
 pub(crate) use self::context::StopSignals;
 pub use self::context::{ShardContext, ShardEnd, Shutdown};
-pub use self::failures::BatchFailures;
+use self::failure::GivenUp;
+pub use self::failure::{BatchFailures, GiveUpReason, SkippedRecords};
 pub(crate) use self::guarded::guarded;
 pub use self::handler::ShardRecord;
 pub(crate) use self::handler::{HandleRecord, HandlerFactory, InFlight, Incoming};
@@ -199,6 +200,7 @@ pub(crate) struct Services {
     /// The signals to give the shard up.
     pub(crate) stop: StopSignals,
     pub(crate) seed: u64,
+    pub(crate) given_up: GivenUp,
 }
 
 /// [`ProcessorFactory`] as an object.

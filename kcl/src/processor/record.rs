@@ -1,6 +1,7 @@
 //! One user record: a view into its page, and a record that keeps its page.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -137,6 +138,12 @@ pub struct OwnedRecord {
 }
 
 impl OwnedRecord {
+    /// Its page, and its number there as a range of one.
+    pub(super) fn range(&self) -> (&Arc<UserRecords>, Range<usize>) {
+        let number = self.page.records_of(self.run).start + self.nth;
+        (&self.page, number..number + 1)
+    }
+
     /// The record as a view.
     pub fn as_record(&self) -> Record<'_> {
         Record::new(&self.page, self.run, self.nth)

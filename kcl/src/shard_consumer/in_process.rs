@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::ShardConsumer;
+use crate::error::WorkerError;
 use crate::processor::{Batch, InFlight, Incoming};
 use crate::sequence::SequenceNumber;
 
@@ -48,6 +49,11 @@ impl<'a> InProcess<'a> {
     /// Whether more records are done than at the last call.
     pub(super) fn take_progress(&self) -> bool {
         self.window.is_some_and(|window| window.take_progress())
+    }
+
+    /// The error that ends the worker, if a handler returned one.
+    pub(super) fn take_fatal(&self) -> Option<WorkerError> {
+        self.window.and_then(|window| window.take_fatal())
     }
 
     /// Waits for the handlers at work, and drops the records that are not done. They are to be read again.

@@ -202,7 +202,7 @@ impl Running {
         let seen = processor.seen.subscribe();
         let budget = ByteBudget::new(config.max_buffered_bytes);
         let worker = Worker {
-            given_up: GivenUp::default(),
+            sinks: Sinks::default(),
             application: "application".into(),
             worker_id: "worker".into(),
             stream: "stream".into(),

@@ -25,10 +25,10 @@ use super::shards::View;
 use super::shutdown::ShutdownReport;
 use super::uploads::Uploads;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{ConfigError, ConsumerConfig, Wire, application_problem};
+use crate::config::{AfterRetries, ConfigError, ConsumerConfig, Wire, application_problem};
 use crate::coordinator::start::{AdminParts, find_leases};
 use crate::coordinator::{Coordinator, CoordinatorParts};
-use crate::delivery::{GivenUp, SkippedRecords};
+use crate::dead_letter::DeadLetterSink;
 use crate::error::{BuildError, WorkerError};
 use crate::health::ProblemLog;
 use crate::lease_admin::LeaseAdmin;
@@ -39,6 +39,7 @@ use crate::metrics::cloudwatch::CloudWatch;
 #[cfg(feature = "metrics")]
 use crate::metrics::facade::FacadeSink;
 use crate::metrics::{Meter, Sink};
+use crate::processor::failure::{Sinks, SkippedRecords};
 use crate::processor::{ProcessorFactory, streamed};
 use crate::retrieval::{Bounds, ByteBudget, StreamCheck};
 use crate::shard_consumer::Worker;
@@ -80,7 +81,7 @@ impl Scheduler {
             kinesis: aws_sdk_kinesis::Client::from_conf(kinesis.build()),
             dynamodb: Some(dynamodb_client(sdk_config)),
             factory: None,
-            given_up: GivenUp::default(),
+            sinks: Sinks::default(),
             config: ConsumerConfig::default(),
             coordination: None,
             clock: None,
@@ -174,7 +175,7 @@ pub struct SchedulerBuilder {
     /// `None`: the worker has no lease table.
     dynamodb: Option<aws_sdk_dynamodb::Client>,
     factory: Option<Factory>,
-    given_up: GivenUp,
+    sinks: Sinks,
     config: ConsumerConfig,
     coordination: Option<Handle>,
     clock: Option<Arc<dyn Clock>>,
@@ -202,7 +203,14 @@ impl SchedulerBuilder {
         mut self,
         callback: impl Fn(&SkippedRecords<'_>) + Send + Sync + 'static,
     ) -> Self {
-        self.given_up.on_skipped = Some(Arc::new(callback));
+        self.sinks.on_skipped = Some(Arc::new(callback));
+        self
+    }
+
+    /// Sets where [dead letters](crate::AfterRetries::DeadLetter) go. Default: none. [`build`](Self::build) requires it if
+    /// the failure policy has dead letters.
+    pub fn dead_letters(mut self, sink: impl DeadLetterSink) -> Self {
+        self.sinks.dead_letters = Some(Arc::new(sink));
         self
     }
 
@@ -442,7 +450,7 @@ impl SchedulerBuilder {
             service_clock: coordinator.service_clock(),
             bounds,
             factory,
-            given_up: self.given_up,
+            sinks: self.sinks,
             executor: Arc::new(Handle::current()),
         };
         let seed = random.u64(..);
@@ -456,6 +464,11 @@ impl SchedulerBuilder {
     /// All problems at once.
     fn check(&self) -> Result<StreamName, ConfigError> {
         let mut problems = self.config.problems();
+        let policy = &self.config.failure_policy;
+        if policy.then == AfterRetries::DeadLetter && self.sinks.dead_letters.is_none() {
+            let problem = "failure_policy.then is dead_letter, and there is no sink: call dead_letters() on the builder";
+            problems.push(problem.into());
+        }
         let region = self.kinesis.config().region();
         let names_the_table = self.config.table.name.is_none();
         problems.extend(application_problem(&self.application, names_the_table));

@@ -5,16 +5,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kcl::{
-    AfterRetries, BatchFailures, CheckpointPolicy, FailurePolicy, GiveUpReason, ProblemKind,
-    ProcessorError, RecordBatch, ShardActivity, SkipError, WorkerError, WorkerHandle,
+    AfterRetries, BatchFailures, CheckpointPolicy, DeadLetter, DeadLetterCondition, DeadLetterSink,
+    FailurePolicy, GiveUpReason, ProblemKind, ProcessorError, RecordBatch, Scheduler,
+    ShardActivity, SkipError, WorkerError, WorkerHandle,
 };
 use kinesis_aggregation::AggregateBuilder;
 use kinesis_testkit::LocalAws;
 
 use crate::probe::{Deed, Probe};
 use crate::setup::{
-    PATIENCE, STREAM, aws, builder, config, id_of, key, open_shards, payload, process_all, put,
-    put_raw, reason, until, worker,
+    APPLICATION, PATIENCE, STREAM, aws, builder, config, id_of, key, open_shards, payload,
+    process_all, put, put_raw, reason, until, worker,
 };
 
 /// Skips what fails twice, after it was halved until it stands alone.
@@ -281,4 +282,226 @@ async fn old_records_are_not_delivered() {
     let expected: Vec<_> = (0..50).map(|id| (id, GiveUpReason::RecordAgeExpired, 0)).collect();
     assert_eq!(skipped[..50], expected);
     worker.shutdown(PATIENCE).await.unwrap();
+}
+
+/// A sink in memory. It fails while it is down.
+#[derive(Clone, Default)]
+struct Letters {
+    written: Arc<Mutex<Vec<DeadLetter>>>,
+    is_down: Arc<AtomicBool>,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Letters {
+    fn ids(&self) -> Vec<u64> {
+        let written = self.written.lock().unwrap();
+        written.iter().filter_map(|letter| id_of(letter.payload.as_ref()?)).collect()
+    }
+}
+
+impl DeadLetterSink for Letters {
+    type Error = &'static str;
+
+    async fn write(&self, letters: &[DeadLetter]) -> Result<(), Self::Error> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        if self.is_down.load(Ordering::Relaxed) {
+            return Err("the sink is down");
+        }
+        self.written.lock().unwrap().extend_from_slice(letters);
+        Ok(())
+    }
+}
+
+fn dead_letters() -> FailurePolicy {
+    bisect().with_then(AfterRetries::DeadLetter)
+}
+
+async fn with_sink(
+    aws: &LocalAws,
+    probe: &Probe,
+    sink: &Letters,
+    checkpoint: CheckpointPolicy,
+    worker: &str,
+) -> WorkerHandle {
+    let config = config(worker).with_failure_policy(dead_letters()).with_checkpoint(checkpoint);
+    builder(aws, probe, config).dead_letters(sink.clone()).build().await.unwrap().spawn()
+}
+
+#[tokio::test]
+async fn a_dead_letter_has_all_that_is_needed_to_process_the_record_later() {
+    let (aws, sink) = (aws(1).await, Letters::default());
+    let probe = Probe::new().script(|_, batch| match ids(batch).contains(&7) {
+        true => Deed::FailWith(std::io::Error::other("no such customer").into()),
+        false => Deed::Take,
+    });
+    put_aggregate(&aws, 0..10).await;
+    probe.acknowledged((0..10).filter(|id| *id != 7));
+    let worker = with_sink(&aws, &probe, &sink, CheckpointPolicy::Manual, "w1").await;
+    until("all other records", || probe.is_settled()).await;
+    probe.assert_exact();
+    worker.shutdown(PATIENCE).await.unwrap();
+    let letters = sink.written.lock().unwrap().clone();
+    assert_eq!(letters.len(), 1);
+    let letter = &letters[0];
+    let record = &aws.records(STREAM)[0].records[0];
+    assert_eq!((&*letter.application, &*letter.worker_id), (APPLICATION, "w1"));
+    assert_eq!((&*letter.stream, &*letter.shard_id), (STREAM, &*open_shards(&aws)[0]));
+    assert!(letter.stream_arn.as_ref().unwrap().ends_with(STREAM));
+    assert_eq!(letter.position.sequence_number.as_str(), record.sequence_number);
+    assert_eq!(letter.position.sub_sequence_number, 7);
+    assert_eq!(letter.partition_key.as_deref(), Some(&*key(7)));
+    assert_eq!(letter.payload.as_deref(), Some(payload(7).as_bytes()));
+    assert!(letter.aggregated && letter.arrival.is_some());
+    assert_eq!(letter.condition, DeadLetterCondition::RetriesExhausted);
+    assert_eq!((&*letter.error, letter.attempts > 2), ("no such customer", true));
+    assert!(letter.first_failure <= letter.last_failure);
+}
+
+#[tokio::test]
+async fn the_shard_waits_for_a_sink_that_is_down_and_no_checkpoint_passes_the_record() {
+    for checkpoint in [CheckpointPolicy::Manual, CheckpointPolicy::AfterBatch] {
+        let (aws, sink, probe) = (aws(1).await, Letters::default(), poisoned(&[30]));
+        put(&aws, &Probe::new(), 0..100).await;
+        probe.acknowledged((0..100).filter(|id| *id != 30));
+        sink.is_down.store(true, Ordering::Relaxed);
+        let first = with_sink(&aws, &probe, &sink, checkpoint, "w1").await;
+        let shard = open_shards(&aws)[0].clone();
+        let waits = || reason(&first, &shard, ProblemKind::DeadLettersFailing).is_some();
+        until("it waits for the sink", waits).await;
+        let calls = sink.calls.load(Ordering::Relaxed);
+        until("further calls", || sink.calls.load(Ordering::Relaxed) > calls + 3).await;
+        assert_eq!(probe.seen().len(), 30);
+        // The stop does not wait for the sink, and the next owner begins with the record.
+        first.shutdown(PATIENCE).await.unwrap();
+        let second = with_sink(&aws, &probe, &sink, checkpoint, "w2").await;
+        let waits = || reason(&second, &shard, ProblemKind::DeadLettersFailing).is_some();
+        until("it waits for the sink", waits).await;
+        assert_eq!(probe.seen().len(), 30);
+        sink.is_down.store(false, Ordering::Relaxed);
+        until("all other records", || probe.is_settled()).await;
+        probe.assert_exact();
+        assert_eq!(sink.ids(), [30]);
+        until("good health", || second.health().is_healthy()).await;
+        second.shutdown(PATIENCE).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn dead_letters_without_a_sink_are_refused() {
+    let aws = aws(1).await;
+    let config = config("w1").with_failure_policy(dead_letters());
+    let error = builder(&aws, &Probe::new(), config).build().await.unwrap_err();
+    assert!(error.to_string().contains("call dead_letters()"), "{error}");
+}
+
+#[tokio::test]
+async fn the_attempts_at_a_record_survive_the_move_of_its_shard() {
+    let aws = aws(1).await;
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&attempts);
+    let probe = Probe::new().script(move |_, batch| match ids(batch).contains(&5) {
+        true if ids(batch).len() == 1 => {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Deed::Fail
+        }
+        true => Deed::Fail,
+        false => Deed::Take,
+    });
+    put(&aws, &Probe::new(), 0..20).await;
+    probe.acknowledged((0..20).filter(|id| *id != 5));
+    let policy = bisect().with_max_attempts(1_000);
+    let (first, _) = start(&aws, &probe, policy, CheckpointPolicy::Manual).await;
+    until("fifty attempts", || attempts.load(Ordering::Relaxed) >= 50).await;
+    // A renewal notes them.
+    let renewals = aws.calls("UpdateItem");
+    until("renewals", || aws.calls("UpdateItem") > renewals + 2).await;
+    first.shutdown(PATIENCE).await.unwrap();
+    let before = attempts.load(Ordering::Relaxed);
+    let policy = bisect().with_max_attempts(40);
+    let config = config("w2").with_failure_policy(policy);
+    let second = builder(&aws, &probe, config).build().await.unwrap().spawn();
+    until("all other records", || probe.is_settled()).await;
+    assert_eq!(attempts.load(Ordering::Relaxed), before + 1, "more than forty were made before");
+    second.shutdown(PATIENCE).await.unwrap();
+}
+
+/// A handler that fails on some records, and counts how often.
+async fn handle(
+    aws: &LocalAws,
+    failing: Arc<Mutex<Vec<u64>>>,
+    seen: Arc<Mutex<Vec<u64>>>,
+    sink: &Letters,
+    policy: FailurePolicy,
+) -> WorkerHandle {
+    let config = config("w1").with_failure_policy(policy).with_concurrency_per_shard(8);
+    Scheduler::builder(APPLICATION, STREAM, &aws.sdk_config())
+        .handler(move |record| {
+            let id = id_of(record.data()).unwrap();
+            let fails = failing.lock().unwrap().contains(&id);
+            if !fails {
+                seen.lock().unwrap().push(id);
+            }
+            async move { if fails { Err("told to fail".into()) } else { Ok(()) } }
+        })
+        .dead_letters(sink.clone())
+        .config(config)
+        .build()
+        .await
+        .unwrap()
+        .spawn()
+}
+
+#[tokio::test]
+async fn a_record_of_a_handler_becomes_a_dead_letter_and_its_key_goes_on() {
+    let (aws, sink) = (aws(1).await, Letters::default());
+    put(&aws, &Probe::new(), 0..200).await;
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let failing = Arc::new(Mutex::new(vec![3, 77]));
+    let worker = handle(&aws, failing, Arc::clone(&seen), &sink, dead_letters()).await;
+    until("all other records", || seen.lock().unwrap().len() == 198).await;
+    until("two letters", || sink.ids().len() == 2).await;
+    let report = worker.shutdown(PATIENCE).await.unwrap();
+    assert_eq!(report.shards.len(), 1);
+    let mut ids = sink.ids();
+    ids.sort_unstable();
+    assert_eq!(ids, [3, 77]);
+    assert!(sink.written.lock().unwrap().iter().all(|letter| letter.attempts == 2));
+    // The checkpoint has passed them.
+    let next = Probe::new();
+    put(&aws, &next, 200..210).await;
+    process_all(&aws, &next, config("w2")).await;
+}
+
+#[tokio::test]
+async fn a_shard_of_a_handler_stops_at_records_and_goes_on_or_skips_them() {
+    let (aws, sink) = (aws(1).await, Letters::default());
+    put(&aws, &Probe::new(), 0..200).await;
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let failing = Arc::new(Mutex::new(vec![60]));
+    let policy = bisect().with_then(AfterRetries::StopShard);
+    let worker = handle(&aws, Arc::clone(&failing), Arc::clone(&seen), &sink, policy).await;
+    let shard = open_shards(&aws)[0].clone();
+    let has_stopped = || reason(&worker, &shard, ProblemKind::ShardStopped).is_some();
+    until("it stops", has_stopped).await;
+    until("its memory", || worker.snapshot().buffered_bytes == 0).await;
+    // It is tried again, and fails again.
+    worker.resume_shard(&shard);
+    let recovered = || reason(&worker, &shard, ProblemKind::ShardStopped).is_none();
+    until("it is tried again", recovered).await;
+    until("it stops again", has_stopped).await;
+    assert_eq!(worker.skip_failed(&shard), Ok(1));
+    until("all other records", || seen.lock().unwrap().len() == 199).await;
+    until("good health", || worker.health().is_healthy()).await;
+    *failing.lock().unwrap() = vec![205];
+    put(&aws, &Probe::new(), 200..210).await;
+    until("it stops", has_stopped).await;
+    failing.lock().unwrap().clear();
+    worker.resume_shard(&shard);
+    until("all records", || seen.lock().unwrap().len() == 209).await;
+    until("good health", || worker.health().is_healthy()).await;
+    worker.shutdown(PATIENCE).await.unwrap();
+    let mut seen = seen.lock().unwrap().clone();
+    seen.sort_unstable();
+    let expected: Vec<_> = (0..210).filter(|id| *id != 60).collect();
+    assert_eq!(seen, expected, "each once");
 }

@@ -3,22 +3,18 @@
 //! After a failure, [`after_failure`] decides by the policy. Records that are given up are skipped or written to the sink
 //! of dead letters, or the shard stops at them.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::SystemTime;
 
-use kinesis_common::panic_message::panic_message;
+use kinesis_common::backoff::Backoff;
 
 use super::{Failure, Invoker, PROCESS_RECORDS};
-use crate::config::{AfterRetries, CheckpointPolicy};
-use crate::delivery::given_up::{GiveUpReason, SkippedRecords};
-use crate::delivery::policy::{AfterFailure, after_failure, is_counted};
+use crate::config::{AfterRetries, CheckpointPolicy, FailurePolicy};
 use crate::error::{ErrorKind, ProcessorError, WorkerError};
-use crate::health::ProblemKind;
 use crate::metrics::Metric;
-use crate::processor::{Batch, Call, Checkpointer, ErasedProcessor};
+use crate::processor::failure::{AfterFailure, GiveUpReason, after_failure};
+use crate::processor::{Batch, Call, Checkpointer, ErasedProcessor, Part};
 use crate::progress::Failing;
 use crate::sequence::ExtendedSequenceNumber;
-use crate::shard_control::StoppedAt;
 use crate::shard_state::ShutdownReason;
 
 /// Result of the delivery of a batch.
@@ -61,21 +57,22 @@ impl Invoker {
         let mut backoff = self.backoff();
         let whole = self.status.meter().timer(&*self.clock);
         let mut given_up = 0;
-        self.to_skip.extend(self.status.control().take_to_skip());
-        for span in &self.to_skip {
-            if batch.isolate(span) {
-                given_up += self.skip(&batch, GiveUpReason::Skipped, None);
+        for span in self.status.control().to_skip() {
+            if batch.isolate(&span) {
+                given_up += batch.part_len();
+                self.given_up.skip(&batch.unprocessed(GiveUpReason::Skipped, None));
                 batch.part_done(checkpointer);
             }
         }
-        let reached = batch.last();
-        self.to_skip.retain(|(_, last)| reached.as_ref() < Some(last));
+        if let Some(last) = batch.last() {
+            self.status.control().skipped_up_to(&last);
+        }
         while batch.part().is_some() {
             self.check_lease()?;
             if self.isolate_expired(&mut batch) {
                 let reason = GiveUpReason::RecordAgeExpired;
                 given_up += batch.part_len();
-                match self.give_up(&mut batch, checkpointer, reason, None).await? {
+                match self.give_up(&mut batch, checkpointer, reason, None, &mut backoff).await? {
                     Next::GoesOn => continue,
                     Next::Stopped => return Ok(Delivered::InPart),
                 }
@@ -95,10 +92,10 @@ impl Invoker {
             let end = batch.part_end();
             let has_poison = batch.failed(checkpointer, &error);
             let mut after = match has_poison {
-                true => AfterFailure::GiveUp(GiveUpReason::Poison),
+                true => Some(AfterFailure::GiveUp(GiveUpReason::Poison)),
                 false => self.after_failure(&mut batch, end, &error),
             };
-            let is_repeated = matches!(after, AfterFailure::Retry | AfterFailure::Halve);
+            let is_repeated = matches!(after, Some(AfterFailure::Retry | AfterFailure::Halve));
             let failure = Failure { error: &error, records: Some(span), is_repeated };
             let pause = self.on_failure(PROCESS_RECORDS, &mut backoff, &failure)?;
             self.status.measure(Metric::FailedBatches, 1.0);
@@ -109,9 +106,10 @@ impl Invoker {
                     cause: error.to_string(),
                 }));
             }
-            while let AfterFailure::GiveUp(reason) = after {
+            while let Some(AfterFailure::GiveUp(reason)) = after {
                 given_up += batch.part_len();
-                match self.give_up(&mut batch, checkpointer, reason, Some(&error)).await? {
+                let cause = Some(&error);
+                match self.give_up(&mut batch, checkpointer, reason, cause, &mut backoff).await? {
                     Next::GoesOn => backoff.succeeded(),
                     Next::Stopped => return Ok(Delivered::InPart),
                 }
@@ -119,9 +117,9 @@ impl Invoker {
                 after = self.after_failure(&mut batch, end, &error);
             }
             match after {
-                AfterFailure::Halve => batch.halve(),
-                AfterFailure::Retry => {}
-                AfterFailure::Done | AfterFailure::GiveUp(_) => continue,
+                Some(AfterFailure::Halve) => batch.halve(),
+                Some(AfterFailure::Retry) => {}
+                _ => continue,
             }
             if self.pause_unless_asked(pause).await? {
                 return Ok(Delivered::InPart);
@@ -135,21 +133,27 @@ impl Invoker {
     }
 
     /// Counts the failure of what is left of the part, and decides what follows. `end`: the end of the part that failed.
-    fn after_failure(&self, batch: &mut Batch, end: usize, error: &ProcessorError) -> AfterFailure {
-        // If no record before the end is left, the processor has checkpointed them, or they are given up.
+    /// `None`: nothing is left.
+    fn after_failure(
+        &self,
+        batch: &mut Batch,
+        end: usize,
+        error: &ProcessorError,
+    ) -> Option<AfterFailure> {
         let policy = &self.config.failure_policy;
-        let Some(part) = batch.part_mut().filter(|part| part.first() < end) else {
-            return AfterFailure::Done;
-        };
-        let after = after_failure(policy, part, error, self.clock.now());
-        let failures = part.failures;
+        // If no record before the end is left, the processor has checkpointed them, or they are given up.
+        let part = batch.part_mut().filter(|part| part.first() < end)?;
+        let (kind, can_be_halved) = (kind(part, error), !is_counted(policy, part));
+        let now = self.clock.now();
+        let after = after_failure(policy, kind, can_be_halved, &mut part.failures, now);
+        let failures = part.failures.count;
         if policy.max_attempts.is_some()
             && failures > 0
             && let Some((position, _)) = batch.span()
         {
             self.held_lease.progress().lock().failed(Failing { position, failures });
         }
-        after
+        Some(after)
     }
 
     /// Counts the failures of former owners of the lease on the part, which begins at `first`.
@@ -157,10 +161,10 @@ impl Invoker {
         let policy = &self.config.failure_policy;
         let Some(part) = batch.part_mut().filter(|part| is_counted(policy, part)) else { return };
         let former = self.held_lease.lease().failing;
-        if part.failures == 0
+        if part.failures.count == 0
             && let Some(former) = former.filter(|former| former.position == *first)
         {
-            part.failures = former.failures;
+            part.failures.count = former.failures;
             part.deliveries = part.deliveries.max(former.failures);
         }
     }
@@ -190,58 +194,45 @@ impl Invoker {
         checkpointer: &Checkpointer,
         reason: GiveUpReason,
         error: Option<&ProcessorError>,
+        backoff: &mut Backoff,
     ) -> Result<Next, ShutdownReason> {
+        let unprocessed = batch.unprocessed(reason, error);
         match self.config.failure_policy.then {
             AfterRetries::StopShard => {
-                self.stop_at(batch, reason, error);
+                self.given_up.stop_at(&unprocessed);
                 return Ok(Next::Stopped);
             }
-            AfterRetries::Skip => {
-                self.skip(batch, reason, error);
-            }
+            AfterRetries::Skip => self.given_up.skip(&unprocessed),
+            AfterRetries::DeadLetter => tokio::select! {
+                biased;
+                reason = self.stop.raised() => return Err(reason),
+                // The application pauses or moves the shard.
+                () = self.status.control().until_not(false) => return Ok(Next::Stopped),
+                () = self.given_up.write(&unprocessed, backoff) => {}
+            },
         }
+        self.check_lease()?;
         batch.part_done(checkpointer);
         self.part_succeeded(checkpointer);
         Ok(Next::GoesOn)
     }
+}
 
-    /// Stops the shard at the first part of the batch.
-    fn stop_at(&self, batch: &Batch, reason: GiveUpReason, error: Option<&ProcessorError>) {
-        let Some((first, last)) = batch.span() else { return };
-        let (shard_id, records) = (self.held_lease.shard_id(), batch.part_len());
-        let attempts = batch.attempts();
-        let cause = error.map_or_else(|| reason.text().to_owned(), ToString::to_string);
-        tracing::error!(
-            shard_id, %first, %last, records, attempts, cause,
-            "the shard stops at records that cannot be processed, because {}: call resume_shard to try them again, or skip_failed to skip them",
-            reason.text()
-        );
-        let problem =
-            format!("{records} records from {first} to {last}, after {attempts} attempts: {cause}");
-        self.status.problems().failed(ProblemKind::ShardStopped, Some(shard_id), &problem);
-        self.status.control().stop_at(StoppedAt { spans: batch.spans(), records });
+/// Whether failures of the part count as attempts. Otherwise it is halved first.
+fn is_counted(policy: &FailurePolicy, part: &Part) -> bool {
+    !policy.bisect || part.len() == 1 || part.is_named
+}
+
+/// What the error says about the records of the part. The processor may have named each of them with an error of its own.
+fn kind(part: &Part, error: &ProcessorError) -> ErrorKind {
+    if error.kind() == ErrorKind::Fatal || !part.is_named {
+        return error.kind();
     }
-
-    /// Skips the first part of the batch. Returns the number of records.
-    fn skip(&self, batch: &Batch, reason: GiveUpReason, error: Option<&ProcessorError>) -> usize {
-        let Some((first, last)) = batch.span() else { return 0 };
-        let (shard_id, attempts) = (self.held_lease.shard_id(), batch.attempts());
-        let records = batch.part_len();
-        let cause = error.map(tracing::field::display);
-        tracing::error!(
-            shard_id, %first, %last, records, attempts, cause,
-            "records are skipped, because {}", reason.text()
-        );
-        self.status.measure(Metric::SkippedRecords, records as f64);
-        if let Some(on_skipped) = &self.given_up.on_skipped {
-            let skipped =
-                SkippedRecords { shard_id, records: batch.records(), reason, error, attempts };
-            let called = catch_unwind(AssertUnwindSafe(|| on_skipped(&skipped)));
-            if let Err(panic) = called {
-                let error = panic_message(panic.as_ref());
-                tracing::error!(shard_id, error, "the callback for skipped records panicked");
-            }
-        }
-        records
+    let mut kinds = error.failed_records().iter().map(|failed| failed.error.kind());
+    // Poison records are a part of their own.
+    if kinds.all(|kind| matches!(kind, ErrorKind::Retryable | ErrorKind::Poison)) {
+        ErrorKind::Retryable
+    } else {
+        ErrorKind::Unspecified
     }
 }

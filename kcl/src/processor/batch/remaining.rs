@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 use std::iter;
 use std::ops::Range;
-use std::time::Duration;
+
+use crate::processor::failure::Failures;
 
 /// The records that are not done. The first part is delivered next.
 #[derive(Debug)]
@@ -19,10 +20,7 @@ pub(crate) struct Part {
     ranges: Vec<Range<usize>>,
     /// The number of deliveries so far, also of larger parts that it comes from.
     pub(crate) deliveries: u32,
-    /// Failures that count as attempts.
-    pub(crate) failures: u32,
-    /// Time of the first of them.
-    pub(crate) failing_since: Option<Duration>,
+    pub(crate) failures: Failures,
     /// Whether the processor named each of the records as failed.
     pub(crate) is_named: bool,
 }
@@ -156,7 +154,7 @@ impl Remaining {
 
 impl Part {
     fn new(ranges: Vec<Range<usize>>) -> Self {
-        Self { ranges, deliveries: 0, failures: 0, failing_since: None, is_named: false }
+        Self { ranges, deliveries: 0, failures: Failures::default(), is_named: false }
     }
 
     pub(crate) fn ranges(&self) -> &[Range<usize>] {

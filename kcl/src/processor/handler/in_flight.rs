@@ -26,7 +26,9 @@ use tokio_util::task::TaskTracker;
 use super::HandleRecord;
 use super::schedule::Schedule;
 use super::window::{Admission, Limits, Window};
+use crate::error::WorkerError;
 use crate::processor::batch::{Batch, Records};
+use crate::processor::failure::Failures;
 use crate::processor::user_records::UserRecords;
 use crate::processor::{OwnedRecord, Services, ShardContext};
 use crate::retrieval::HeldPage;
@@ -58,7 +60,10 @@ impl Incoming {
 /// The failed attempts of a record, and the pauses that follow further ones.
 #[derive(Debug)]
 struct Attempts {
+    /// All failed attempts.
     failed: u32,
+    /// Those that count by the failure policy.
+    counted: Failures,
     backoff: Backoff,
 }
 
@@ -97,6 +102,8 @@ pub(crate) struct InFlight {
     tasks: TaskTracker,
     /// Cancelled when the handlers are dropped.
     dropped: CancellationToken,
+    /// The error that ends the worker.
+    fatal: Mutex<Option<WorkerError>>,
 }
 
 impl InFlight {
@@ -132,6 +139,7 @@ impl InFlight {
             has_progress: AtomicBool::new(false),
             progressed: Notify::new(),
             tasks: TaskTracker::new(),
+            fatal: Mutex::new(None),
         }
     }
 }
@@ -190,7 +198,12 @@ impl InFlight {
         self.has_progress.swap(false, Ordering::AcqRel)
     }
 
-    /// Waits until the mark has moved.
+    /// The error that ends the worker, if a handler returned one.
+    pub(crate) fn take_fatal(&self) -> Option<WorkerError> {
+        self.fatal.lock().take()
+    }
+
+    /// Waits until the mark has moved, or a handler returned a fatal error.
     ///
     /// # Cancel safety
     /// Dropping the future has no effect.

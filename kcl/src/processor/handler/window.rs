@@ -140,6 +140,13 @@ impl<P: Ord + Clone, R> Window<P, R> {
         Admission::Done(number)
     }
 
+    /// True if the record is the first one after the mark.
+    pub(super) fn is_next(&self, number: u64) -> bool {
+        let mut records = self.records.iter();
+        let next = records.position(|slot| matches!(slot, Slot::NotDone { .. }));
+        next.is_some() && self.index(number) == next
+    }
+
     /// A record that is not done.
     pub(super) fn record(&self, number: u64) -> Option<&R> {
         match self.records.get(self.index(number)?)? {

@@ -11,11 +11,11 @@ use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::clock::SystemClock;
 use crate::coordinator::FleetView;
-use crate::delivery::GivenUp;
 use crate::health::ProblemLog;
 use crate::lease::{Lease, Recorder};
 use crate::metrics::Meter;
 use crate::processor::ShardContext;
+use crate::processor::failure::Sinks;
 use crate::retrieval::{Retrieval, ShardSource, Start};
 use crate::service_time::ServiceClock;
 
@@ -37,7 +37,7 @@ fn shards(executor: Handle) -> (Shards, Arc<ProblemLog>) {
     let config = Arc::new(ConsumerConfig::default());
     let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
     let worker = Worker {
-        given_up: GivenUp::default(),
+        sinks: Sinks::default(),
         application: "application".into(),
         worker_id: "worker".into(),
         stream: "stream".into(),

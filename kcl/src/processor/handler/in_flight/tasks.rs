@@ -1,5 +1,6 @@
 //! The tasks that run the handler.
 
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,11 +9,16 @@ use kinesis_common::backoff::Backoff;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Attempts, InFlight, State};
-use crate::error::ProcessorError;
+use crate::config::AfterRetries;
+use crate::error::{ProcessorError, WorkerError};
 use crate::metrics::Metric;
+use crate::processor::batch::Records;
+use crate::processor::failure::{AfterFailure as Policy, Failures, GiveUpReason, Unprocessed};
 use crate::processor::handler::failure::{self, AfterFailure, Failure};
 use crate::processor::handler::record::ShardRecord;
 use crate::processor::{OwnedRecord, guarded};
+use crate::progress::Failing;
+use crate::sequence::ExtendedSequenceNumber;
 
 /// A record, and its attempts.
 pub(super) struct Job {
@@ -40,6 +46,7 @@ impl InFlight {
             let has_moved = state.window.mark() != before.as_ref();
             if has_moved && let Some(mark) = state.window.mark() {
                 self.services.status.progress().lock().completed(mark.clone());
+                self.services.status.control().skipped_up_to(mark);
             }
             let next = self.start(&mut state);
             let more: Vec<_> = std::iter::from_fn(|| self.start(&mut state)).collect();
@@ -64,6 +71,7 @@ impl InFlight {
         let config = &self.services.config;
         let attempts = state.attempts.remove(&number).unwrap_or_else(|| Attempts {
             failed: 0,
+            counted: Failures::default(),
             backoff: Backoff::new(
                 config.retry_initial_delay,
                 config.retry_max_delay,
@@ -88,29 +96,59 @@ impl InFlight {
     }
 
     /// Makes one attempt of a record. Returns the record to run next.
-    async fn process(self: &Arc<Self>, job: Job) -> Option<Job> {
+    async fn process(self: &Arc<Self>, mut job: Job) -> Option<Job> {
         let number = job.number;
         let Some(at_work) = self.begin(number).await else {
             return self.change(|state| state.schedule.give_up(number));
         };
+        let position = job.record.as_record().position();
+        if let Some(reason) = self.not_to_be_processed(&job, &position) {
+            self.ended(at_work);
+            return self.give_up(job, reason, None).await;
+        }
         let result = self.attempt(&job).await;
         self.ended(at_work);
         let error = match result {
-            Ok(()) => return self.done(job),
+            Ok(()) => return self.done(job, true),
             Err(error) => error,
         };
-        let Job { record, mut attempts, .. } = job;
-        attempts.failed = attempts.failed.saturating_add(1);
-        let position = record.as_record().position();
-        drop(record);
-        let pause = attempts.backoff.next_delay();
-        let failure = Failure { error: &error, position: &position, pause };
-        match failure::after(&failure, &self.services, self.shard.shard_id()) {
-            AfterFailure::GiveUp => self.change(|state| state.schedule.give_up(number)),
-            AfterFailure::Retry(pause) => {
+        let first_failure = job.attempts.failed == 0;
+        job.attempts.failed = job.attempts.failed.saturating_add(1);
+        if first_failure {
+            self.count_former_failures(&mut job.attempts, &position);
+        }
+        let pause = job.attempts.backoff.next_delay();
+        let failures = &mut job.attempts.counted;
+        let failure = Failure { error: &error, position: &position, pause, failures };
+        let after = failure::after(failure, &self.services, self.shard.shard_id());
+        self.note_failures(&job, &position);
+        match after {
+            AfterFailure::Stop => self.change(|state| state.schedule.give_up(number)),
+            AfterFailure::Policy(Policy::EndWorker) => {
+                let shard_id = self.shard.shard_id().to_owned();
+                let cause = error.to_string();
+                *self.fatal.lock() = Some(WorkerError::Processor { shard_id, cause });
+                self.has_progress.store(true, Ordering::Release);
+                self.progressed.notify_one();
+                self.change(|state| state.schedule.give_up(number))
+            }
+            AfterFailure::Policy(Policy::GiveUp(reason)) => {
+                // It counts as one of the records that fail until it is done.
+                self.change(|state| {
+                    state.failing += usize::from(first_failure);
+                    state.is_reported = true;
+                })
+                .into_iter()
+                .for_each(|job| self.spawn(job));
+                self.give_up(job, reason, Some(&error)).await
+            }
+            // A record of its own cannot be halved.
+            AfterFailure::Policy(Policy::Retry | Policy::Halve) => {
+                let Job { record, attempts, .. } = job;
+                drop(record);
                 let mut winding_down = None;
                 let next = self.change(|state| {
-                    state.failing += usize::from(attempts.failed == 1);
+                    state.failing += usize::from(first_failure);
                     state.is_reported = true;
                     state.attempts.insert(number, attempts);
                     state.schedule.wait();
@@ -199,10 +237,91 @@ impl InFlight {
         result
     }
 
-    fn done(self: &Arc<Self>, job: Job) -> Option<Job> {
+    /// Why the record is not given to the handler. `None`: it is.
+    fn not_to_be_processed(
+        &self,
+        job: &Job,
+        position: &ExtendedSequenceNumber,
+    ) -> Option<GiveUpReason> {
+        if self.services.status.control().is_to_skip(position) {
+            return Some(GiveUpReason::Skipped);
+        }
+        let age = self.services.config.failure_policy.max_record_age?;
+        let arrival = job.record.as_record().approximate_arrival()?;
+        let is_old = arrival < self.services.status.service_time().checked_sub(age)?;
+        is_old.then_some(GiveUpReason::RecordAgeExpired)
+    }
+
+    /// Counts the failures of former owners of the lease on the record.
+    fn count_former_failures(&self, attempts: &mut Attempts, position: &ExtendedSequenceNumber) {
+        let former = self.shard.former_failures();
+        if let Some(former) = former.filter(|former| former.position == *position) {
+            attempts.counted.count = former.failures;
+        }
+    }
+
+    /// Notes the failures for the next owner of the lease, if the record is the one after the mark.
+    fn note_failures(&self, job: &Job, position: &ExtendedSequenceNumber) {
+        let failures = job.attempts.counted.count;
+        let is_limited = self.services.config.failure_policy.max_attempts.is_some();
+        if is_limited && failures > 0 && self.state.lock().window.is_next(job.number) {
+            let failing = Failing { position: position.clone(), failures };
+            self.services.status.progress().lock().failed(failing);
+        }
+    }
+
+    /// Gives a record up, as the policy says. Returns the record to run next.
+    async fn give_up(
+        self: &Arc<Self>,
+        mut job: Job,
+        reason: GiveUpReason,
+        error: Option<&ProcessorError>,
+    ) -> Option<Job> {
+        let number = job.number;
+        let given_up = &self.services.given_up;
+        let then = match reason {
+            GiveUpReason::Skipped => AfterRetries::Skip,
+            _ => self.services.config.failure_policy.then,
+        };
+        let Job { record, attempts, .. } = &mut job;
+        let (page, range) = record.range();
+        let position = record.as_record().position();
+        let unprocessed = Unprocessed {
+            records: Records::new(page, slice::from_ref(&range)),
+            spans: vec![(position.clone(), position)],
+            reason,
+            error,
+            attempts: attempts.failed,
+            failing_since: attempts.counted.since,
+        };
+        match then {
+            AfterRetries::StopShard => {
+                given_up.stop_at(&unprocessed);
+                return self.change(|state| state.schedule.give_up(number));
+            }
+            AfterRetries::Skip => given_up.skip(&unprocessed),
+            AfterRetries::DeadLetter => {
+                let winding_down = self.state.lock().winding_down.clone();
+                let is_written = tokio::select! {
+                    biased;
+                    () = winding_down.cancelled() => false,
+                    () = given_up.write(&unprocessed, &mut attempts.backoff) => true,
+                };
+                if !is_written {
+                    return self.change(|state| state.schedule.give_up(number));
+                }
+            }
+        }
+        self.done(job, false)
+    }
+
+    /// Notes that a record is done. `is_processed`: otherwise it is given up.
+    fn done(self: &Arc<Self>, job: Job, is_processed: bool) -> Option<Job> {
         let Job { number, record, attempts } = job;
         let status = &self.services.status;
-        status.delivered(1, record.as_record().data().len());
+        if is_processed {
+            status.delivered(1, record.as_record().data().len());
+        }
         let next = self.change(|state| {
             state.window.done(number);
             state.schedule.done(number);

@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::decode::find_tag;
 use crate::hash_key::{HashKey, hash_partition_keys};
 use crate::wire::Span;
 
@@ -176,6 +177,13 @@ impl<'a> Member<'a> {
     /// the received (or unpacked) record stays in memory as long as the slice.
     pub fn data_bytes(&self) -> Bytes {
         self.aggregate.body.slice(self.entry.data.range())
+    }
+
+    /// The value of the first tag with this key: empty if the tag has none, `None` if there is no such tag.
+    ///
+    /// Tags are rare, so the index has none of them: each call reads the message up to this member.
+    pub fn tag(&self, key: &str) -> Option<&'a str> {
+        find_tag(&self.aggregate.body, self.index, key).ok().flatten()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::compressed::{Decompressor, FrameError};
 use crate::frame::{PlainReason, UndigestedAggregate, kpl_body, open_kpl};
 use crate::hash_key::HashKey;
 use crate::md5::{Digest, md5, md5_each};
-use crate::wire::{MalformedBody, Reader, WireType};
+use crate::wire::{MalformedBody, Reader, Span, WireType};
 
 /// Takes received records apart.
 ///
@@ -22,7 +22,8 @@ use crate::wire::{MalformedBody, Reader, WireType};
 /// | a member's index is out of its table | aggregate of the members before it, [`Aggregate::defect`] set |
 /// | a member's explicit hash key is no decimal 0 to 2^128 - 1, such as the `undefined` of old JavaScript writers | the member has the hash key of its partition key; [`Aggregate::invalid_hash_keys`] counts it |
 /// | no members | an empty aggregate |
-/// | unknown fields, groups, tags | ignored |
+/// | unknown fields and groups | ignored |
+/// | tags | ignored, until [`Member::tag`](crate::Member::tag) reads one |
 /// | compressed frame that does not unpack to an aggregate | [`FrameError`], never plain |
 ///
 /// But for the last line this is what the Java KCL does (`AggregatorUtil`), with these differences:
@@ -188,7 +189,7 @@ fn parse_record(mut reader: Reader<'_>) -> Result<MemberEntry, MalformedBody> {
             (3, WireType::Bytes) => data = Some(reader.span()?),
             (4, WireType::Bytes) => {
                 let tag = reader.span()?;
-                check_tag(reader.nested(tag))?;
+                parse_tag(reader.nested(tag))?;
             }
             (number, wire_type) => reader.skip(number, wire_type)?,
         }
@@ -201,20 +202,60 @@ fn parse_record(mut reader: Reader<'_>) -> Result<MemberEntry, MalformedBody> {
     }
 }
 
-/// Checks a tag. Tags are not read, but a broken one breaks the message.
-fn check_tag(mut reader: Reader<'_>) -> Result<(), MalformedBody> {
-    let mut has_key = false;
+/// Parses one `Tag`: its key, and its value if it has one.
+fn parse_tag(mut reader: Reader<'_>) -> Result<(Span, Option<Span>), MalformedBody> {
+    let (mut key, mut value) = (None, None);
     while !reader.is_at_end() {
         match reader.field()? {
-            (1, WireType::Bytes) => {
-                reader.text()?;
-                has_key = true;
-            }
-            (2, WireType::Bytes) => drop(reader.text()?),
+            (1, WireType::Bytes) => key = Some(reader.text()?),
+            (2, WireType::Bytes) => value = Some(reader.text()?),
             (number, wire_type) => reader.skip(number, wire_type)?,
         }
     }
-    if has_key { Ok(()) } else { Err(MalformedBody::MissingField) }
+    Ok((key.ok_or(MalformedBody::MissingField)?, value))
+}
+
+/// Finds the value of a tag of the record with this index, in a message that was parsed before.
+pub(crate) fn find_tag<'a>(
+    body: &'a [u8],
+    index: usize,
+    key: &str,
+) -> Result<Option<&'a str>, MalformedBody> {
+    let mut reader = Reader::new(body)?;
+    let mut records = 0;
+    while !reader.is_at_end() {
+        match reader.field()? {
+            (3, WireType::Bytes) => {
+                let record = reader.span()?;
+                if records == index {
+                    return find_tag_of_record(reader.nested(record), key);
+                }
+                records += 1;
+            }
+            (number, wire_type) => reader.skip(number, wire_type)?,
+        }
+    }
+    Ok(None)
+}
+
+fn find_tag_of_record<'a>(
+    mut reader: Reader<'a>,
+    key: &str,
+) -> Result<Option<&'a str>, MalformedBody> {
+    while !reader.is_at_end() {
+        match reader.field()? {
+            (4, WireType::Bytes) => {
+                let tag = reader.span()?;
+                let (found, value) = parse_tag(reader.nested(tag))?;
+                if reader.bytes(found) == key.as_bytes() {
+                    let value = value.map_or(&b""[..], |value| reader.bytes(value));
+                    return str::from_utf8(value).map(Some).map_err(|_| MalformedBody::NotUtf8);
+                }
+            }
+            (number, wire_type) => reader.skip(number, wire_type)?,
+        }
+    }
+    Ok(None)
 }
 
 /// An index as 32 bits. One that does not fit is as far out of the table, and not [`NO_KEY`].

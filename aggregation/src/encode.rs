@@ -6,7 +6,7 @@ use std::io::Write as _;
 use crate::frame::{ENVELOPE_LEN, SealedAggregate, UndigestedAggregate};
 use crate::hash_key::HashKey;
 use crate::key_table::{KeyTable, Lookup};
-use crate::wire::{BYTES_1, BYTES_2, BYTES_3, VARINT_1, VARINT_2};
+use crate::wire::{BYTES_1, BYTES_2, BYTES_3, BYTES_4, VARINT_1, VARINT_2};
 use crate::wire::{bytes_field_len, put_varint, varint_len};
 
 /// The least that is reserved at the first record; from then on the buffer doubles.
@@ -87,7 +87,47 @@ impl AggregateBuilder {
         explicit_hash_key: Option<HashKey>,
         data: &[u8],
     ) -> Result<u32, AggregateFull> {
-        let plan = self.plan(partition_key, explicit_hash_key, data.len());
+        self.push_with(partition_key, explicit_hash_key, data, &[])
+    }
+
+    /// Adds a record with tags, pairs of key and value, and returns its sub-sequence number.
+    ///
+    /// [`Member::tag`](crate::Member::tag) reads a tag. The Java libraries ignore tags.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn push_tagged(
+        &mut self,
+        partition_key: &str,
+        explicit_hash_key: Option<HashKey>,
+        data: &[u8],
+        tags: &[(&str, &str)],
+    ) -> Result<u32, AggregateFull> {
+        let mut fields = Vec::new();
+        for (key, value) in tags {
+            fields.push(BYTES_4);
+            put_varint(
+                &mut fields,
+                (bytes_field_len(key.len()) + bytes_field_len(value.len())) as u64,
+            );
+            for (field, text) in [(BYTES_1, key), (BYTES_2, value)] {
+                fields.push(field);
+                put_varint(&mut fields, text.len() as u64);
+                fields.extend_from_slice(text.as_bytes());
+            }
+        }
+        self.push_with(partition_key, explicit_hash_key, data, &fields)
+    }
+
+    /// `tags`: in wire form.
+    fn push_with(
+        &mut self,
+        partition_key: &str,
+        explicit_hash_key: Option<HashKey>,
+        data: &[u8],
+        tags: &[u8],
+    ) -> Result<u32, AggregateFull> {
+        let plan = self.plan(partition_key, explicit_hash_key, data.len(), tags.len());
         let size = self.size().saturating_add(plan.growth);
         if self.len > 0 && size > self.max_size || self.len == u32::MAX {
             return Err(AggregateFull { size, max_size: self.max_size });
@@ -106,6 +146,7 @@ impl AggregateBuilder {
         self.buf.push(BYTES_3);
         put_varint(&mut self.buf, data.len() as u64);
         self.buf.extend_from_slice(data);
+        self.buf.extend_from_slice(tags);
 
         let index = self.len;
         self.len += 1;
@@ -119,7 +160,7 @@ impl AggregateBuilder {
         explicit_hash_key: Option<HashKey>,
         data_len: usize,
     ) -> usize {
-        let plan = self.plan(partition_key, explicit_hash_key, data_len);
+        let plan = self.plan(partition_key, explicit_hash_key, data_len, 0);
         self.size().saturating_add(plan.growth)
     }
 
@@ -181,10 +222,13 @@ impl AggregateBuilder {
         partition_key: &str,
         explicit_hash_key: Option<HashKey>,
         data_len: usize,
+        tags_len: usize,
     ) -> Plan {
         let partition_key_lookup = self.partition_keys.lookup(partition_key.as_bytes());
-        let mut message_len =
-            1 + varint_len(u64::from(partition_key_lookup.row())) + bytes_field_len(data_len);
+        let mut message_len = 1
+            + varint_len(u64::from(partition_key_lookup.row()))
+            + bytes_field_len(data_len)
+            + tags_len;
         let mut growth = partition_key_lookup.growth(partition_key.len());
         let explicit_hash_key = explicit_hash_key.map(|key| {
             let decimal = Decimal::new(key);

@@ -42,7 +42,7 @@
 //!   required uint64 partition_key_index     = 1;
 //!   optional uint64 explicit_hash_key_index = 2;
 //!   required bytes  data                    = 3;
-//!   repeated Tag    tags                    = 4; // never written, ignored when read
+//!   repeated Tag    tags                    = 4; // the KPL writes none, the KCL reads none
 //! }
 //! message Tag { required string key = 1; optional string value = 2; }
 //! ```

@@ -6,10 +6,11 @@ use std::ops::Range;
 /// Nesting allowed in unknown groups and messages: the limit of the Java and Rust parsers.
 pub(crate) const MAX_DEPTH: u32 = 100;
 
-/// The keys of the length-delimited fields 1, 2 and 3, and of the varint fields 1 and 2.
+/// The keys of the length-delimited fields 1 to 4, and of the varint fields 1 and 2.
 pub(crate) const BYTES_1: u8 = 1 << 3 | 2;
 pub(crate) const BYTES_2: u8 = 2 << 3 | 2;
 pub(crate) const BYTES_3: u8 = 3 << 3 | 2;
+pub(crate) const BYTES_4: u8 = 4 << 3 | 2;
 pub(crate) const VARINT_1: u8 = 1 << 3;
 pub(crate) const VARINT_2: u8 = 2 << 3;
 

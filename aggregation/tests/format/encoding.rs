@@ -1,8 +1,9 @@
 //! What the encoder promises beyond the bytes, which the golden records and the properties hold.
 
 use kinesis_aggregation::{AggregateBuilder, Decoded, HashKey, looks_framed};
+use prost::Message as _;
 
-use crate::fuzz_bodies::oracle::{self, decode};
+use crate::fuzz_bodies::oracle::{self, AggregatedRecord, Tag, decode};
 
 #[test]
 fn the_first_record_always_fits_and_the_second_does_not() {
@@ -76,4 +77,44 @@ fn hash_keys_are_written_in_decimal_without_leading_zeros() {
     let body = b"\x0a\x01k\x12\x0242\x12\x010\
         \x1a\x06\x08\x00\x10\x00\x1a\x00\x1a\x06\x08\x00\x10\x01\x1a\x00\x1a\x06\x08\x00\x10\x00\x1a\x00";
     assert_eq!(open.seal().body(), body);
+}
+
+/// Tags are read by the general decoder as they were given, the size is exact, and a tag of another member is not mistaken.
+#[test]
+fn tags_are_written_and_read() {
+    let mut open = AggregateBuilder::new(1000);
+    open.push("a", None, b"none").unwrap();
+    open.push_tagged("a", Some(HashKey::new(7)), b"one", &[("redrives", "2"), ("empty", "")])
+        .unwrap();
+    open.push_tagged("b", None, b"other", &[("redrives", "5"), ("redrives", "6")]).unwrap();
+    open.push("b", None, b"last").unwrap();
+    let size = open.size();
+    let sealed = open.seal();
+    assert_eq!(sealed.bytes().len(), size);
+
+    let oracle = AggregatedRecord::decode(sealed.body()).unwrap();
+    let tag = |key: &str, value: &str| Tag { key: Some(key.into()), value: Some(value.into()) };
+    assert_eq!(oracle.records[1].tags, [tag("redrives", "2"), tag("empty", "")]);
+    assert!(oracle.records[0].tags.is_empty() && oracle.records[3].tags.is_empty());
+
+    let Decoded::Aggregate(read) = decode(sealed.into_bytes()) else {
+        panic!("it is an aggregate");
+    };
+    let redrives: Vec<_> = read.iter().map(|member| member.tag("redrives")).collect();
+    assert_eq!(redrives, [None, Some("2"), Some("5"), None]);
+    assert_eq!(read.get(1).unwrap().tag("empty"), Some(""));
+    assert_eq!(read.get(1).unwrap().tag("redrive"), None);
+    assert_eq!(read.get(1).unwrap().data(), b"one");
+    assert_eq!(read.get(1).unwrap().explicit_hash_key(), Some(HashKey::new(7)));
+}
+
+#[test]
+fn a_tagged_record_that_does_not_fit_leaves_the_aggregate_as_it_was() {
+    let mut open = AggregateBuilder::new(60);
+    open.push("a", None, b"first").unwrap();
+    let size = open.size();
+    let error =
+        open.push_tagged("a", None, b"", &[("key", "a value that is too long")]).unwrap_err();
+    assert!(error.size() > 60);
+    assert_eq!((open.size(), open.len()), (size, 1));
 }

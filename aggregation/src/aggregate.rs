@@ -61,7 +61,8 @@ impl Aggregate {
         members.map(|(index, entry)| Member { aggregate: self, entry, index })
     }
 
-    /// The [hash key](Member::hash_key) of each member, in order. Each partition key is hashed once, and eight at a time.
+    /// The [hash key](Member::hash_key) of each member, in order. Each partition key is hashed once, and eight at a
+    /// time.
     pub fn hash_keys(&self) -> Vec<HashKey> {
         let mut of_rows = Vec::new();
         if self.iter().any(|member| member.explicit_hash_key().is_none()) {

@@ -29,8 +29,9 @@ use crate::wire::{MalformedBody, Reader, Span, WireType};
 /// But for the last line this is what the Java KCL does (`AggregatorUtil`), with these differences:
 /// Java replaces invalid UTF-8 in keys, which gives the record another key, while here such a record
 /// is plain; Java drops a member whose explicit hash key is no number, and all after it
-/// ([`Aggregate::strict_defect`]), unless it has no shard to compare with; and Java drops an aggregate with a member outside of the shard's hash-key range, which here is left to the
-/// consumer ([`Member::hash_key`](crate::Member::hash_key)).
+/// ([`Aggregate::strict_defect`]), unless it has no shard to compare with; and Java drops an aggregate with a member
+/// outside of the shard's hash-key range, which here is left to the consumer
+/// ([`Member::hash_key`](crate::Member::hash_key)).
 ///
 /// The index takes memory in proportion to the bytes received or unpacked (at worst 4 times as
 /// much, and twice that while it grows), whatever they claim. Keeps a zstd context from the first
@@ -76,7 +77,8 @@ impl Decoder {
     /// Takes the data of many received records apart: the result of [`decode`](Self::decode) for each, in order. Of
     /// aggregates it takes about a third of the time, because the digests of eight are computed at a time.
     ///
-    /// The digests are computed before the first result; each record is unpacked and parsed when the iterator comes to it.
+    /// The digests are computed before the first result; each record is unpacked and parsed when the iterator comes to
+    /// it.
     ///
     /// # Errors
     /// Each result is one of [`decode`](Self::decode): an error concerns that record alone.

@@ -179,8 +179,8 @@ impl AggregateBuilder {
         self.len == 0
     }
 
-    /// Gives back the memory that was reserved for records to come, where it is a quarter of the buffer or more. That may
-    /// copy the records.
+    /// Gives back the memory that was reserved for records to come, where it is a quarter of the buffer or more. That
+    /// may copy the records.
     ///
     /// For an aggregate that takes no more and is not sealed yet. It still may take more, and grows again then.
     pub fn shrink_to_fit(&mut self) {

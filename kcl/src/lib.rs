@@ -135,7 +135,9 @@
 //! * `serde`: settings, snapshots and reports as data. In snapshots and reports, durations are whole milliseconds.
 //! * `metrics`: the `metrics` facade.
 //! * `cloudwatch`: metrics in Amazon CloudWatch.
-//! * `dead-letters`: [dead letters](DeadLetter) as JSON, and sinks for them.
+//! * `dead-letters`: [dead letters](DeadLetter) as JSON, and sinks for them in files and streams.
+//! * `sqs`: dead letters in Amazon SQS.
+//! * `object-store`: dead letters in Amazon S3 and other object stores.
 //! * `testing`: a shard in memory, for unit tests of processors.
 
 // What `internals` shows is not documented as the API is. Without `internals`, it is unreachable: then the
@@ -196,7 +198,14 @@ pub use config::{
 
 pub use dead_letter::{DeadLetter, DeadLetterCondition, DeadLetterSink, MapSink};
 #[cfg(feature = "dead-letters")]
-pub use dead_letter::{FileSink, InvalidDeadLetter, SinkError};
+pub use dead_letter::{
+    DeadLetterSource, FileSink, FileSource, InvalidDeadLetter, KinesisSink, Redrive, RedriveError,
+    RedriveReport, SinkError, StoredLetter,
+};
+#[cfg(feature = "object-store")]
+pub use dead_letter::{ObjectStoreSink, ObjectStoreSource};
+#[cfg(feature = "sqs")]
+pub use dead_letter::{SqsSink, SqsSource};
 pub use error::{BuildError, ProcessorError, StartError, WorkerError};
 pub use health::{
     Health, HealthStatus, HeldUpBy, Problem, ProblemKind, ShardActivity, ShardHealth,

@@ -79,7 +79,8 @@ fn hash_keys_are_written_in_decimal_without_leading_zeros() {
     assert_eq!(open.seal().body(), body);
 }
 
-/// Tags are read by the general decoder as they were given, the size is exact, and a tag of another member is not mistaken.
+/// Tags are read by the general decoder as they were given, the size is exact, and a tag of another member is not
+/// mistaken.
 #[test]
 fn tags_are_written_and_read() {
     let mut open = AggregateBuilder::new(1000);

@@ -13,12 +13,13 @@ const TAIL: u64 = 64 << 10;
 
 /// Sink that appends letters to a file as NDJSON: one JSON object per line, as [`DeadLetter::to_json`] writes it.
 ///
-/// A letter counts as written when the file is synced to disk. If a crash cuts a line, the next write repairs the file, so
-/// that each letter stands on a line of its own. Several sinks and processes of a machine may write to the same file: they
-/// lock `PATH.lock` meanwhile. The lock file stays. Do not use a network file system, because many do not lock.
+/// A letter counts as written when the file is synced to disk. If a crash cuts a line, the next write repairs the file,
+/// so that each letter stands on a line of its own. Several sinks and processes of a machine may write to the same
+/// file: they lock `PATH.lock` meanwhile. The lock file stays. Do not use a network file system, because many do not
+/// lock.
 ///
-/// When the file is full, it is renamed to `PATH.1`, later ones to `PATH.2` and so on, and a new one begins. The sink deletes
-/// no letter.
+/// When the file is full, it is renamed to `PATH.1`, later ones to `PATH.2` and so on, and a new one begins. The sink
+/// deletes no letter.
 ///
 /// Files are written on Tokio's threads for blocking work.
 #[derive(Debug, Clone)]
@@ -35,7 +36,8 @@ impl FileSink {
         Self { files, max_file_bytes: DEFAULT_MAX_FILE_BYTES, max_files: None }
     }
 
-    /// Sets the size after which the file is rotated, in bytes. Default: 100 MiB. Only a file of one write may be larger.
+    /// Sets the size after which the file is rotated, in bytes. Default: 100 MiB. Only a file of one write may be
+    /// larger.
     #[must_use]
     pub fn with_max_file_bytes(mut self, bytes: u64) -> Self {
         self.max_file_bytes = bytes;
@@ -194,9 +196,9 @@ impl LetterFiles {
     }
 }
 
-/// Repairs the end of a file after a crash, and returns its size. A last line without its end was never confirmed. It is
-/// completed if it is a whole letter, and cut otherwise, because its letter is written again.
-fn repair(file: &mut File) -> io::Result<u64> {
+/// Repairs the end of a file after a crash, and returns its size. A last line without its end was never confirmed. It
+/// is completed if it is a whole letter, and cut otherwise, because its letter is written again.
+pub(super) fn repair(file: &mut File) -> io::Result<u64> {
     let size = file.seek(SeekFrom::End(0))?;
     let start = last_line(file, size)?;
     if start == size {

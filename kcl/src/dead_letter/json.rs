@@ -1,4 +1,5 @@
-//! Dead letters as JSON: the failure record of Lambda's event source mapping, with one object `kcl` for what that lacks.
+//! Dead letters as JSON: the failure record of Lambda's event source mapping, with one object `kcl` for what that
+//! lacks.
 
 use std::time::SystemTime;
 
@@ -17,8 +18,8 @@ const MOST_CAUSES: usize = 16;
 impl DeadLetter {
     /// Writes the letter as JSON in one line, without a line break.
     ///
-    /// It has the fields of the failure records that AWS Lambda writes for a Kinesis stream, so that tools for those read
-    /// it. The object `kcl` holds the rest. The payload is in base64.
+    /// It has the fields of the failure records that AWS Lambda writes for a Kinesis stream, so that tools for those
+    /// read it. The object `kcl` holds the rest. The payload is in base64.
     ///
     /// ```json
     /// {
@@ -60,8 +61,9 @@ impl DeadLetter {
     /// }
     /// ```
     ///
-    /// `timestamp` is the time of the last failure. `responseContext` is absent if the processor was never called with the
-    /// record. A letter without payload has `"payloadOmitted": true` in its place. A value that is not known is absent.
+    /// `timestamp` is the time of the last failure. `responseContext` is absent if the processor was never called with
+    /// the record. A letter without payload has `"payloadOmitted": true` in its place. A value that is not known is
+    /// absent.
     pub fn to_json(&self) -> String {
         let batch = json!({
             "shardId": self.shard_id,
@@ -123,9 +125,9 @@ impl DeadLetter {
 
     /// Writes the letter as JSON of at most `limit` bytes, as [`to_json`](Self::to_json) does.
     ///
-    /// If it is larger, long error texts are cut. If that does not suffice, the payload is left out, and the letter is a
-    /// reference to the record in the stream. Such a letter has about 1 KiB beside keys, names and error texts, so a limit
-    /// of 64 KiB always suffices for letters of this crate.
+    /// If it is larger, long error texts are cut. If that does not suffice, the payload is left out, and the letter is
+    /// a reference to the record in the stream. Such a letter has about 1 KiB beside keys, names and error texts, so a
+    /// limit of 64 KiB always suffices for letters of this crate.
     pub fn to_json_within(&self, limit: usize) -> String {
         // Base64 alone tells that a large payload does not fit: it is not encoded in vain.
         let may_fit = self.payload.as_ref().is_none_or(|payload| payload.len() / 3 * 4 <= limit);
@@ -206,7 +208,7 @@ fn cut(text: &mut String) {
 /// A time in ISO 8601, UTC, to the millisecond as Lambda writes it, or to the nanosecond if the time has them.
 ///
 /// Times before the year 1 and after 9999 become the first or last one of these years.
-fn time_text(time: SystemTime) -> String {
+pub(super) fn time_text(time: SystemTime) -> String {
     const FIRST: i64 = -62_135_596_800;
     const LAST: i64 = 253_402_300_799;
     let time = DateTime::from(time);

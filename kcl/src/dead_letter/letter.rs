@@ -10,8 +10,8 @@ use crate::sequence::ExtendedSequenceNumber;
 
 /// A user record that the worker gave up, with the reason and all that is needed to process it later.
 ///
-/// It is plain data. With the feature `dead-letters`, `to_json` and `from_json` turn it into JSON and back, and the sinks of
-/// the crate write that.
+/// It is plain data. With the feature `dead-letters`, `to_json` and `from_json` turn it into JSON and back, and the
+/// sinks of the crate write that.
 ///
 /// ```
 /// use std::time::SystemTime;
@@ -49,12 +49,13 @@ pub struct DeadLetter {
     pub position: ExtendedSequenceNumber,
     /// Partition key. `None`: the record was put without one.
     pub partition_key: Option<String>,
-    /// Explicit hash key, if the record was part of an aggregate and has one. Kinesis does not return that of other records.
+    /// Explicit hash key, if the record was part of an aggregate and has one. Kinesis does not return that of other
+    /// records.
     pub explicit_hash_key: Option<HashKey>,
     /// Time of arrival of the Kinesis record by the service's clock. `None`: not reported.
     pub arrival: Option<SystemTime>,
-    /// Payload. `None`: the letter was too large for its sink, and holds a reference only. The record is in the stream at
-    /// [`position`](Self::position) until the retention ends.
+    /// Payload. `None`: the letter was too large for its sink, and holds a reference only. The record is in the stream
+    /// at [`position`](Self::position) until the retention ends.
     pub payload: Option<Bytes>,
     /// True if the record was part of an aggregate.
     pub aggregated: bool,
@@ -149,7 +150,8 @@ pub enum DeadLetterCondition {
     RecordAgeExpired,
     /// The processor returned an error that says that no further attempt can succeed.
     Poison,
-    /// An earlier record of the same partition key became a dead letter, and the application keeps the order of the key.
+    /// An earlier record of the same partition key became a dead letter, and the application keeps the order of the
+    /// key.
     HeldAfterDeadLetter,
 }
 

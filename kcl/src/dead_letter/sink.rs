@@ -12,8 +12,8 @@ use super::letter::DeadLetter;
 
 /// Destination of dead letters.
 ///
-/// The worker checkpoints past a record only after the sink has accepted its letter. If the sink fails, the worker calls it
-/// again, and the shard waits.
+/// The worker checkpoints past a record only after the sink has accepted its letter. If the sink fails, the worker
+/// calls it again, and the shard waits.
 ///
 /// ```
 /// use kcl::{DeadLetter, DeadLetterSink};
@@ -42,13 +42,13 @@ pub trait DeadLetterSink: Send + Sync + 'static {
     /// [idempotency keys](DeadLetter::idempotency_key), so some may be stored twice.
     ///
     /// # Cancel safety
-    /// The worker drops the future if it loses the lease. Some of the letters may then be stored, and the next owner of the
-    /// shard may write them again.
+    /// The worker drops the future if it loses the lease. Some of the letters may then be stored, and the next owner of
+    /// the shard may write them again.
     fn write(&self, letters: &[DeadLetter])
     -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Changes each letter before this sink writes it, for example to redact or to encrypt its payload. What locates the
-    /// record should stay: stream, shard and position.
+    /// Changes each letter before this sink writes it, for example to redact or to encrypt its payload. What locates
+    /// the record should stay: stream, shard and position.
     ///
     /// ```no_run
     /// use kcl::{DeadLetter, DeadLetterSink};
@@ -147,9 +147,35 @@ pub enum SinkError {
         /// Number of files.
         files: usize,
     },
-    /// The task that writes the file ended without a result, because the runtime ended or the task panicked.
-    #[error("the task that writes the file ended without a result")]
+    /// The task that works on the files ended without a result, because the runtime ended or the task panicked.
+    #[error("the task that works on the files ended without a result")]
     TaskEnded,
+    /// A call of a service failed, also when it was repeated.
+    #[error("{call} failed for {target}: {cause}")]
+    Call {
+        /// The call.
+        call: &'static str,
+        /// Stream, queue or object.
+        target: String,
+        /// Error code and message of the service, or causes of the transport.
+        cause: String,
+    },
+    /// A letter is larger than the limit of the sink, even without its payload.
+    #[error(
+        "a dead letter without payload has {size} bytes, over the limit of {limit}: give the sink a limit of 64 KiB or more"
+    )]
+    TooLarge {
+        /// Size of the letter, in bytes.
+        size: usize,
+        /// Limit, in bytes.
+        limit: usize,
+    },
+    /// A setting is invalid.
+    #[error("{problem}")]
+    Invalid {
+        /// What is invalid, and what to give instead.
+        problem: String,
+    },
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use kinesis_aggregation::{FrameError, HashKey};
 
 use super::user_records::{Run, UserRecords};
+use crate::dead_letter::REDRIVES_TAG;
 use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
 
 /// Smallest part of a page that [`Record::bytes`] shares, as a divisor: one eighth.
@@ -77,9 +78,9 @@ impl<'a> Record<'a> {
 
     /// The payload, to keep.
     ///
-    /// A payload that is less than an eighth of its page is copied, and the copy is not counted. A larger one is shared:
-    /// as an [`OwnedRecord`], it keeps its page, which counts against the byte budget until the last clone is dropped.
-    /// So a payload never keeps more than eight times its size.
+    /// A payload that is less than an eighth of its page is copied, and the copy is not counted. A larger one is
+    /// shared: as an [`OwnedRecord`], it keeps its page, which counts against the byte budget until the last clone is
+    /// dropped. So a payload never keeps more than eight times its size.
     pub fn bytes(&self) -> Bytes {
         let data = self.data();
         if data.len() < self.page.memory() / SHARED_PART {
@@ -102,6 +103,15 @@ impl<'a> Record<'a> {
     /// True if the record was part of an aggregate.
     pub fn is_aggregated(&self) -> bool {
         self.run().member(self.nth).is_some()
+    }
+
+    /// How often the record was put into the stream again by a redrive of dead letters. 0: it is an original record.
+    ///
+    /// A redrive puts each record as an aggregate of one, which holds the number. Each call reads it anew.
+    pub fn redrives(&self) -> u32 {
+        let member = self.run().member(self.nth);
+        let redrives = member.and_then(|member| member.tag(REDRIVES_TAG)?.parse().ok());
+        redrives.unwrap_or(0)
     }
 
     /// Error of a compressed aggregate that could not be decompressed. [`data`](Self::data) is then the frame as

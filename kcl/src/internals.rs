@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
 
-pub use self::worker::{InjectedWorker, WorkerParts};
+pub use self::worker::{InjectedReading, InjectedWorker, WorkerParts};
 use crate::config::ConsumerConfig;
 pub use crate::executor::Executor;
 pub use crate::lease::item::{

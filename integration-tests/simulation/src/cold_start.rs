@@ -11,8 +11,8 @@ use fastrand::Rng;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kcl::internals::{
-    Executor, InjectedWorker, Lease, LeaseStore, ListShardsError, Retrieval, Shard, ShardList,
-    ShardLister, ShardSource, Start, WorkerParts,
+    Executor, InjectedReading, InjectedWorker, Lease, LeaseStore, ListShardsError, Retrieval,
+    Shard, ShardList, ShardLister, ShardSource, Start, WorkerParts,
 };
 use kcl::{Clock, ConsumerConfig, InitialPosition, ShardContext, StreamPosition};
 use kinesis_aggregation::{HashKey, HashKeyRange};
@@ -260,7 +260,7 @@ async fn work(fleet: Fleet, worker_id: String, mut random: Rng) {
         config,
         store,
         lister: Arc::clone(&fleet.lister) as Arc<dyn ShardLister>,
-        retrieval: Arc::new(Empty(Arc::clone(&fleet.tally))),
+        reading: InjectedReading::By(Arc::new(Empty(Arc::clone(&fleet.tally)))),
         clock,
         coordination: Arc::clone(&runtime) as Arc<dyn Executor>,
         processors: runtime,

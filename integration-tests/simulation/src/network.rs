@@ -1,4 +1,4 @@
-//! The network between a worker and the table: faults of calls, drawn from the seed.
+//! The network of a worker: faults of its calls to the table, drawn from the seed, and outages.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use kcl::Clock;
 
 use crate::memory::{Link, Passage};
 
-/// One worker's way to the table.
+/// One worker's way to the table, and to the service of the stream.
 #[derive(Debug)]
 pub(super) struct Network {
     clock: Arc<dyn Clock>,
@@ -67,6 +67,15 @@ impl Network {
 
     pub(super) fn leave_index_behind(&self, by: Duration) {
         self.with(|state| state.index_behind = by);
+    }
+
+    /// How long no call gets through from now on.
+    pub(super) fn outage(&self) -> Duration {
+        let now = self.clock.now();
+        self.with(|state| match state.slow_until {
+            slow_until if now < slow_until => Duration::ZERO,
+            _ => state.cut_until.saturating_sub(now),
+        })
     }
 
     pub(super) fn is_calm(&self) -> bool {

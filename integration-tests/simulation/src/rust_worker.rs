@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use kcl::internals::{InjectedWorker, ShardLister, WorkerParts};
+use kcl::internals::{InjectedReading, InjectedWorker, ShardLister, WorkerParts};
 use kcl::{CheckpointPolicy, Clock, ConsumerConfig, InitialPosition, OnStop};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use self::processor::{Factory, Surroundings};
 use self::reads::SimulatedReads;
 use self::stopping::Stopping;
+use super::fan_out;
 use super::network::Network;
 use super::process::{InProcess, Process, worker_id};
 use super::world::{FAILOVER, World};
@@ -34,6 +35,8 @@ pub(super) struct Setting {
     pub(super) max_leases: usize,
     /// Read units a second that the worker spends on scans.
     pub(super) table_reads: f64,
+    /// The worker reads by enhanced fan-out.
+    pub(super) by_fan_out: bool,
     pub(super) seed: u64,
 }
 
@@ -67,7 +70,7 @@ pub(super) async fn run(
         table_reads: setting.table_reads,
         store: Arc::new(store),
         lister: Arc::clone(&world.stream) as Arc<dyn ShardLister>,
-        retrieval: Arc::new(SimulatedReads { stream: Arc::clone(&world.stream), network }),
+        reading: reading(&world, &name, setting, network),
         clock: Arc::clone(&process) as Arc<dyn Clock>,
         coordination: Arc::new(InProcess(Arc::clone(&process))),
         processors: Arc::new(InProcess(Arc::clone(&user_code))),
@@ -100,6 +103,17 @@ pub(super) async fn run(
         Err(error) => world.oracle.violation(&format!("{name} ends: {error}")),
         Ok(_) => world.oracle.step(&format!("{name} has stopped")),
     }
+}
+
+fn reading(world: &World, name: &str, setting: Setting, network: Arc<Network>) -> InjectedReading {
+    if !setting.by_fan_out {
+        let stream = Arc::clone(&world.stream);
+        return InjectedReading::By(Arc::new(SimulatedReads { stream, network }));
+    }
+    // A generator of its own, so that the other draws are those of a worker that polls.
+    let mut random = Rng::with_seed(!setting.seed);
+    let client = fan_out::client(&world.fan_out, name, &network, random.u64(..));
+    InjectedReading::FanOut { client, seed: random.u64(..) }
 }
 
 /// The settings that matter here.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use kcl::internals::{LeaseStore as _, LeaseWrite, text};
 use kcl::{Clock, OnStop};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::TokioClock;
@@ -30,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(400);
 const JAVA_PATIENCE: Duration = Duration::from_secs(600);
 /// Read units a second, for a scan a second of a table of a hundred items.
 const USUAL_READS: f64 = 5.0;
+/// Calm in which each undisturbed subscription is renewed: its age at the renewal, and time to recover before.
+const UNTIL_RENEWAL: Duration = Duration::from_secs(330);
 /// Factor of that time where our workers scan rarely: the shards of a dead worker wait for three pauses.
 const RARE_SCANS: u32 = 3;
 
@@ -52,11 +55,15 @@ async fn simulate(seed: u64, workers: Workers) -> Report {
     let shards = random.u32(1..5);
     let world = World::new(clock, shards, random.u64(..));
     let producer = tokio::spawn(produce(world.clone(), random.fork()));
-    let table_reads = draw_table_reads(seed);
+    // A generator of their own, so that other settings of a fleet leave the draws of a seed as they are.
+    let mut settings = Rng::with_seed(!seed);
+    let table_reads = draw_table_reads(&mut settings);
+    let reads = Reads::draw(settings);
     let mut fleet = Fleet {
         world: world.clone(),
         workers,
         table_reads,
+        reads,
         lock: Arc::default(),
         members: BTreeMap::new(),
         started: 0,
@@ -64,13 +71,13 @@ async fn simulate(seed: u64, workers: Workers) -> Report {
         random,
     };
     fleet.trouble().await;
-    producer.abort();
-    fleet.calm().await;
+    fleet.calm(producer).await;
     let findings = world.oracle.findings();
     Report {
         steps: findings.steps,
         violations: findings.violations,
         java_windows: findings.java_windows,
+        fan_out: world.fan_out.counts(),
         digest: findings.digest,
         trace: findings.trace,
     }
@@ -78,11 +85,31 @@ async fn simulate(seed: u64, workers: Workers) -> Report {
 
 /// Read units a second of each of our workers. They are enough for a scan a second. In every third fleet, scans are 5
 /// to 60 s apart, as with a table of thousands of leases.
-fn draw_table_reads(seed: u64) -> f64 {
-    let mut random = Rng::with_seed(!seed);
+fn draw_table_reads(random: &mut Rng) -> f64 {
     match random.u32(..3) {
         0 => 0.03 + 0.12 * random.f64(),
         _ => USUAL_READS,
+    }
+}
+
+/// How our workers read.
+struct Reads {
+    /// The share of those that read by fan-out: none, half or all of them.
+    by_fan_out: f64,
+    /// The calm is so long that subscriptions are renewed, with records meanwhile.
+    until_renewal: bool,
+    random: Rng,
+}
+
+impl Reads {
+    fn draw(mut random: Rng) -> Self {
+        let by_fan_out = [0.0, 0.5, 1.0][random.usize(..3)];
+        let until_renewal = by_fan_out > 0.0 && random.u32(..12) == 0;
+        Self { by_fan_out, until_renewal, random }
+    }
+
+    fn next_is_by_fan_out(&mut self) -> bool {
+        self.random.f64() < self.by_fan_out
     }
 }
 
@@ -100,7 +127,7 @@ struct Member {
     user_code: Arc<Process>,
     network: Arc<Network>,
     stop: CancellationToken,
-    done: tokio::task::JoinHandle<()>,
+    done: JoinHandle<()>,
     takes_all: bool,
 }
 
@@ -116,6 +143,7 @@ struct Fleet {
     workers: Workers,
     /// Read units a second that each of our workers may spend on scans.
     table_reads: f64,
+    reads: Reads,
     lock: Arc<LeaderLock>,
     members: BTreeMap<String, Member>,
     started: u32,
@@ -264,9 +292,11 @@ impl Fleet {
             on_stop: [OnStop::HandOver, OnStop::Release, OnStop::Keep][self.random.usize(..3)],
             max_leases,
             table_reads: self.table_reads,
+            by_fan_out: !java && self.reads.next_is_by_fan_out(),
             seed: self.random.u64(..),
         };
-        self.step(&format!("{name} starts, {:?}", setting.on_stop));
+        let reads = if setting.by_fan_out { ", by fan-out" } else { "" };
+        self.step(&format!("{name} starts, {:?}{reads}", setting.on_stop));
         let clock = &self.world.clock;
         let process = Process::new(Arc::clone(clock));
         let user_code = process.runtime();
@@ -355,12 +385,10 @@ impl Fleet {
     }
 
     /// The calm: all records of the stream must be delivered, and every worker must stop when it is told to.
-    async fn calm(&mut self) {
+    async fn calm(&mut self, producer: JoinHandle<()>) {
         self.step(&format!("calm, {} units a second", self.table_reads));
         self.calm.cancel();
         self.lock.doom(0);
-        // A shard without a record would not be missed.
-        self.world.stream.put_everywhere();
         for member in self.members.values() {
             member.process.suspend(false);
             member.user_code.suspend(false);
@@ -373,6 +401,12 @@ impl Fleet {
                 member.network.calm();
             }
         }
+        if self.reads.until_renewal {
+            tokio::time::sleep(UNTIL_RENEWAL).await;
+        }
+        producer.abort();
+        // A shard without a record would not be missed.
+        self.world.stream.put_everywhere();
         self.deliver().await;
         self.stop_all(leaving).await;
     }

@@ -8,9 +8,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use kcl::internals::{
-    ChildShard, ListShardsError, RawRecord, RawRecords, Shard, ShardList, ShardLister,
-};
+use kcl::internals::{ChildShard, ListShardsError, RawRecord, Shard, ShardList, ShardLister};
 use kcl::{Clock, ExtendedSequenceNumber, SequenceNumber, StreamPosition};
 use kinesis_aggregation::{AggregateBuilder, HashKey, HashKeyRange};
 
@@ -23,7 +21,8 @@ pub(super) struct SimShard {
     closed: Option<Duration>,
     /// User records, in order; see [`position_of`].
     pub(super) records: Vec<u64>,
-    first: u64,
+    /// The sequence number at which it starts.
+    pub(super) first: u64,
 }
 
 /// Records that a Java worker reads.
@@ -37,9 +36,11 @@ pub(super) struct Read {
 /// A page as our library reads it.
 #[derive(Debug)]
 pub(super) struct Fetched {
-    pub(super) records: RawRecords,
+    pub(super) records: Vec<RawRecord>,
     /// The user record to go on from.
     pub(super) next: u64,
+    /// No record follows these now.
+    pub(super) is_last: bool,
     /// As [`Read::ended`].
     pub(super) ended: bool,
 }
@@ -62,7 +63,8 @@ pub(super) struct Stream {
 /// User records in one Kinesis record, at most.
 pub(super) const MOST_MEMBERS: u64 = 4;
 
-fn sequence_of(record: u64) -> u64 {
+/// The sequence number of the Kinesis record of a user record.
+pub(super) fn sequence_of(record: u64) -> u64 {
     record / MOST_MEMBERS
 }
 
@@ -245,16 +247,28 @@ impl Stream {
             let taken: Vec<&[u64]> = unread.take(most).collect();
             let read: usize = taken.iter().map(|members| members.len()).sum();
             let key = shard.range.start();
+            let is_last = start + read == shard.records.len();
             Fetched {
                 records: taken.into_iter().map(|members| raw(members, key)).collect(),
                 next: shard.records[..start + read]
                     .last()
                     .map_or(from, |last| from.max((sequence_of(*last) + 1) * MOST_MEMBERS)),
-                ended: shard.closed.is_some() && start + read == shard.records.len(),
+                is_last,
+                ended: is_last && shard.closed.is_some(),
             }
         });
         // A shard that the stream does not know counts as one that has ended.
-        fetched.unwrap_or(Fetched { records: RawRecords::default(), next: from, ended: true })
+        fetched.unwrap_or(Fetched { records: Vec::new(), next: from, is_last: true, ended: true })
+    }
+
+    /// The user record to begin from at the trim horizon of a shard. `None`: there is no such shard.
+    pub(super) fn horizon(&self, id: &str) -> Option<u64> {
+        self.with(id, |shard| (shard.first + 1) * MOST_MEMBERS)
+    }
+
+    /// The last sequence number of the stream.
+    pub(super) fn last_sequence(&self) -> u64 {
+        self.state().next_sequence - 1
     }
 
     /// The children of a closed shard, as the end of its records names them.

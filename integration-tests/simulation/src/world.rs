@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kcl::Clock;
 
+use super::fan_out::FanOut;
 use super::network::Network;
 use super::oracle::Oracle;
 use super::stream::Stream;
@@ -22,6 +23,7 @@ pub(super) struct World {
     pub(super) table: Arc<MemoryTable>,
     pub(super) stream: Arc<Stream>,
     pub(super) oracle: Arc<Oracle>,
+    pub(super) fan_out: Arc<FanOut>,
 }
 
 impl World {
@@ -30,7 +32,9 @@ impl World {
         let oracle = Arc::new(Oracle::new(Arc::clone(&clock), Arc::clone(&stream)));
         let watcher = Arc::clone(&oracle) as Arc<dyn Watcher>;
         let table = Arc::new(MemoryTable::new(Arc::clone(&clock), Some(watcher)));
-        Self { clock, table, stream, oracle }
+        let (time, records, judge) = (Arc::clone(&clock), Arc::clone(&stream), Arc::clone(&oracle));
+        let fan_out = Arc::new(FanOut::new(time, records, judge));
+        Self { clock, table, stream, oracle, fan_out }
     }
 
     /// A worker's way to the table.

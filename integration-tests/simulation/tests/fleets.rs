@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kcl_simulation::{Report, Workers, run};
+use kcl_simulation::{FanOutCounts, Report, Workers, run};
 
 /// Seeds of a fleet, spread over the cores.
 fn reports(workers: Workers, seeds: u64) -> Vec<Report> {
@@ -44,6 +44,15 @@ fn our_workers_never_share_a_shard_skip_a_record_or_take_progress_back() {
     let reports = reports(Workers::Rust, 100);
     let windows = windows(&reports);
     assert_eq!(windows, [].into(), "our workers alone open no window");
+    let mut fan_out = FanOutCounts::default();
+    for report in &reports {
+        fan_out += report.fan_out;
+    }
+    let FanOutCounts { subscriptions, refusals, takeovers, renewals, cuts, failures, silences } =
+        fan_out;
+    for count in [subscriptions, refusals, takeovers, renewals, cuts, failures, silences] {
+        assert!(count > 0, "{fan_out}");
+    }
 }
 
 #[test]
@@ -81,14 +90,16 @@ fn a_java_fleet_gets_over_a_dead_leader() {
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for workers in [Workers::Rust, Workers::Java, Workers::Mixed] {
-        for seed in [3, 17] {
+        for seed in [3, 8, 17] {
             let (one, two) = (run(seed, workers), run(seed, workers));
+            assert_eq!(one.fan_out, two.fan_out);
             for (a, b) in one.trace.iter().zip(&two.trace) {
                 assert_eq!(a, b, "{workers:?}, seed {seed}");
             }
             assert_eq!((one.steps, one.digest), (two.steps, two.digest));
         }
     }
+    assert_ne!(run(8, Workers::Rust).fan_out, FanOutCounts::default(), "seed 8 reads by fan-out");
     let (a, b) = (run(1, Workers::Rust), run(2, Workers::Rust));
     assert_ne!(a.digest, b.digest, "another seed is another fleet");
 }

@@ -4,10 +4,12 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_kinesis::Client;
+use fastrand::Rng;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::config::ConsumerConfig;
+use crate::config::{ConsumerConfig, FanOutConfig};
 use crate::coordinator::Coordinator;
 use crate::coordinator::context::PreparedWorker;
 use crate::coordinator::start::first_scan_delay;
@@ -19,7 +21,10 @@ use crate::lease::{LeaseStore, StreamIdentity};
 use crate::metrics::Meter;
 use crate::processor::ProcessorFactory;
 use crate::processor::failure::Sinks;
-use crate::retrieval::{ByteBudget, Retrieval};
+use crate::retrieval::fan_out::FanOutRetrieval;
+use crate::retrieval::fan_out::consumer::StreamConsumer;
+use crate::retrieval::fan_out::http::client_for_subscriptions;
+use crate::retrieval::{ByteBudget, Retrieval, StreamCheck};
 use crate::service_time::ServiceClock;
 use crate::shard_consumer::Worker;
 use crate::stream::list::ShardLister;
@@ -46,14 +51,58 @@ pub struct WorkerParts {
     pub store: Arc<dyn LeaseStore>,
     /// The shards of the stream.
     pub lister: Arc<dyn ShardLister>,
-    /// The records of the shards.
-    pub retrieval: Arc<dyn Retrieval>,
+    /// The way to read shards.
+    pub reading: InjectedReading,
     /// The clock of the worker's process.
     pub clock: Arc<dyn Clock>,
     /// Where coordination runs.
     pub coordination: Arc<dyn Executor>,
     /// Where processors and reads run.
     pub processors: Arc<dyn Executor>,
+}
+
+/// How an [`InjectedWorker`] reads shards.
+#[allow(missing_debug_implementations, reason = "how shards are read has none")]
+pub enum InjectedReading {
+    /// By sources of the caller.
+    By(Arc<dyn Retrieval>),
+    /// By the library's own enhanced fan-out.
+    FanOut {
+        /// A client with an HTTP client of the caller, which answers the calls about stream `injected`.
+        client: Client,
+        /// Seed of the times of subscriptions.
+        seed: u64,
+    },
+}
+
+impl InjectedReading {
+    fn retrieval(
+        self,
+        stream: &Arc<CurrentStream>,
+        config: &Arc<ConsumerConfig>,
+        clock: &Arc<dyn Clock>,
+    ) -> Arc<dyn Retrieval> {
+        let (client, seed) = match self {
+            Self::By(retrieval) => return retrieval,
+            Self::FanOut { client, seed } => (client, seed),
+        };
+        let mut random = Rng::with_seed(seed);
+        let (name, timeout) = (NAME.parse().expect("a valid name"), config.kinesis_request_timeout);
+        let (stream, time) = (Arc::clone(stream), Arc::clone(clock));
+        let check = StreamCheck::new(&client, timeout, name, stream, time, random.fork());
+        let settings = FanOutConfig::default();
+        let (time, for_consumer) = (Arc::clone(clock), random.fork());
+        let consumer = StreamConsumer::new(&check, NAME, &settings.consumer, time, for_consumer);
+        Arc::new(FanOutRetrieval::new(
+            &client_for_subscriptions(&client, timeout),
+            check,
+            consumer,
+            &settings,
+            Arc::clone(config),
+            Arc::clone(clock),
+            random,
+        ))
+    }
 }
 
 /// A worker with injected services, clock, executors and random choices.
@@ -123,6 +172,7 @@ impl InjectedWorker {
         let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
         let config = Arc::new(parts.config);
         let service_clock = ServiceClock::new(Arc::clone(&clock));
+        let retrieval = parts.reading.retrieval(&sync.stream, &config, &clock);
         let coordinator = Coordinator::new(PreparedWorker {
             id: parts.worker_id.clone(),
             stream: NAME.to_owned(),
@@ -152,7 +202,7 @@ impl InjectedWorker {
             clock,
             service_clock,
             bounds: None,
-            retrieval: parts.retrieval,
+            retrieval,
             factory: Arc::new(factory),
             sinks: Sinks::default(),
             executor: parts.processors,

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::{Parser, ValueEnum};
-use kcl_simulation::{Report, Workers, run};
+use kcl_simulation::{FanOutCounts, Report, Workers, run};
 
 /// Simulates fleets of workers under faults, and checks the invariants.
 #[derive(Debug, Parser)]
@@ -53,6 +53,9 @@ struct Totals {
     steps: u64,
     violations: usize,
     windows: BTreeMap<&'static str, u64>,
+    /// Seeds of which a worker read by fan-out.
+    by_fan_out: u64,
+    fan_out: FanOutCounts,
 }
 
 fn main() -> ExitCode {
@@ -82,6 +85,9 @@ fn main() -> ExitCode {
     for (rule, windows) in &totals.windows {
         println!("windows that a rule of Java's leaves open: {rule}: {windows}");
     }
+    if totals.by_fan_out > 0 {
+        println!("seeds with fan-out: {}, {}", totals.by_fan_out, totals.fan_out);
+    }
     println!("seeds={} steps={} violations={}", totals.seeds, totals.steps, totals.violations);
     if totals.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -94,6 +100,8 @@ impl Totals {
         for (rule, windows) in &report.java_windows {
             *self.windows.entry(rule).or_default() += windows;
         }
+        self.by_fan_out += u64::from(report.fan_out.subscriptions > 0);
+        self.fan_out += report.fan_out;
         eprint!("\r{} of {of} seeds, {} steps", self.seeds, self.steps);
         // Progress only.
         let _ = std::io::stderr().flush();

@@ -7,7 +7,7 @@ use fastrand::Rng;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kcl::WorkerError;
-use kcl::internals::{Page, PageSender, Position, Retrieval, ShardSource, Start};
+use kcl::internals::{Page, PageSender, Position, RawRecords, Retrieval, ShardSource, Start};
 
 use crate::network::Network;
 use crate::stream::{self, Stream};
@@ -67,9 +67,10 @@ impl Reader {
                 // The answer comes late.
                 self.sleep(500, 12_000).await;
             }
-            held.resize(fetched.records.memory());
+            let records: RawRecords = fetched.records.into_iter().collect();
+            held.resize(records.memory());
             self.next = fetched.next;
-            if fetched.records.is_empty() && !fetched.ended {
+            if records.is_empty() && !fetched.ended {
                 continue;
             }
             let mut children = self.stream.children(&self.shard);
@@ -78,7 +79,7 @@ impl Reader {
                 children.clear();
             }
             return Page {
-                records: fetched.records,
+                records,
                 millis_behind_latest: Some(0),
                 end: fetched.ended.then_some(children),
                 held,

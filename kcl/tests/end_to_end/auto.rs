@@ -13,6 +13,7 @@ use kinesis_testkit::LocalAws;
 use tokio::runtime::Handle;
 
 use crate::clock::TokioClock;
+use crate::keyed::Desk;
 use crate::paused::{Paused, config};
 use crate::probe::Probe;
 use crate::setup::{PATIENCE, STREAM, id_of, payload, until};
@@ -74,6 +75,20 @@ async fn records_without_a_key_are_delivered_in_order_with_the_others() {
         assert_keys(&probe);
         worker.shutdown(PATIENCE).await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_takes_all_records_without_a_key_in_parallel() {
+    let (paused, desk) = (auto().await, Desk::new());
+    put(&paused, &desk.probe, 0..40).await;
+    desk.keep(0..40);
+    let builder = paused.builder(&desk.probe, config("w1").with_concurrency_per_shard(40));
+    let worker = desk.handle_for(builder).build().await.unwrap().spawn();
+    until("all in hand", || desk.in_hand().len() == 40).await;
+    desk.release_all();
+    until("all records", || desk.probe.is_settled()).await;
+    worker.shutdown(PATIENCE).await.unwrap();
+    desk.assert_exact();
 }
 
 #[tokio::test(start_paused = true)]

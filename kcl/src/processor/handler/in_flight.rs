@@ -152,8 +152,7 @@ impl InFlight {
     /// If the call is dropped, the records that are not admitted are left in `incoming`.
     pub(crate) async fn admit(self: &Arc<Self>, incoming: &mut Incoming) {
         while !incoming.is_admitted() {
-            let next = self.change(|state| self.admit_now(state, incoming));
-            next.into_iter().for_each(|job| self.spawn(job));
+            self.change(|state| self.admit_now(state, incoming));
             if !incoming.is_admitted() {
                 self.has_room.notified().await;
             }
@@ -240,11 +239,10 @@ impl InFlight {
     /// Waits for the handlers at work, and starts only records before the newest one that was begun. So the mark moves
     /// up to that record, unless one fails.
     pub(super) async fn finish_begun(self: &Arc<Self>) {
-        let next = self.change(|state| {
+        self.change(|state| {
             state.schedule.finish_begun();
             state.winding_down.cancel();
         });
-        next.into_iter().for_each(|job| self.spawn(job));
         while !self.state.lock().schedule.is_at_rest() {
             self.is_at_rest.notified().await;
         }
@@ -260,6 +258,8 @@ impl InFlight {
     /// Drops the handlers where they await.
     pub(super) fn drop_handlers(&self) {
         self.dropped.cancel();
+        // Tells tasks that handlers have started, and the application that has records of a stream.
+        self.shard.cancellation().cancel();
     }
 }
 

@@ -36,10 +36,23 @@ struct AtWork {
 }
 
 impl InFlight {
-    /// Changes the state, and starts the records that may start then. Returns one of them, which the caller runs or
-    /// spawns. Notes the mark if it has moved.
-    pub(super) fn change(self: &Arc<Self>, change: impl FnOnce(&mut State)) -> Option<Job> {
-        let (next, more, has_moved, is_at_rest) = {
+    /// Changes the state, and starts tasks for the records that may start then, the oldest first.
+    pub(super) fn change(self: &Arc<Self>, change: impl FnOnce(&mut State)) {
+        let started = self.start_after(change);
+        started.into_iter().for_each(|job| self.spawn(job));
+    }
+
+    /// As [`change`](Self::change), but returns the oldest record, which the task of the caller runs.
+    fn change_and_take(self: &Arc<Self>, change: impl FnOnce(&mut State)) -> Option<Job> {
+        let mut started = self.start_after(change).into_iter();
+        let next = started.next();
+        started.for_each(|job| self.spawn(job));
+        next
+    }
+
+    /// Changes the state, notes the mark if it has moved, and returns the records that may start then.
+    fn start_after(&self, change: impl FnOnce(&mut State)) -> Vec<Job> {
+        let (started, has_moved, is_at_rest) = {
             let mut state = self.state.lock();
             let before = state.window.mark().cloned();
             change(&mut state);
@@ -48,12 +61,10 @@ impl InFlight {
                 self.services.status.progress().lock().completed(mark.clone());
                 self.services.status.control().skipped_up_to(mark);
             }
-            let next = self.start(&mut state);
-            let more: Vec<_> = std::iter::from_fn(|| self.start(&mut state)).collect();
+            let started: Vec<_> = std::iter::from_fn(|| self.start(&mut state)).collect();
             let is_winding_down = state.winding_down.is_cancelled();
-            (next, more, has_moved, is_winding_down && state.schedule.is_at_rest())
+            (started, has_moved, is_winding_down && state.schedule.is_at_rest())
         };
-        more.into_iter().for_each(|job| self.spawn(job));
         if has_moved {
             self.has_progress.store(true, Ordering::Release);
             self.progressed.notify_one();
@@ -61,7 +72,7 @@ impl InFlight {
         if is_at_rest {
             self.is_at_rest.notify_one();
         }
-        next
+        started
     }
 
     /// Takes the next record that may start.
@@ -81,7 +92,7 @@ impl InFlight {
         Some(Job { number, record, attempts })
     }
 
-    pub(super) fn spawn(self: &Arc<Self>, job: Job) {
+    fn spawn(self: &Arc<Self>, job: Job) {
         let in_flight = Arc::clone(self);
         let work = self.dropped.clone().run_until_cancelled_owned(in_flight.run(job)).map(|_| ());
         // The tracker waits for the task, and `dropped` ends it.
@@ -99,7 +110,7 @@ impl InFlight {
     async fn process(self: &Arc<Self>, mut job: Job) -> Option<Job> {
         let number = job.number;
         let Some(at_work) = self.begin(number).await else {
-            return self.change(|state| state.schedule.give_up(number));
+            return self.change_and_take(|state| state.schedule.give_up(number));
         };
         let position = job.record.as_record().position();
         if let Some(reason) = self.not_to_be_processed(&job, &position) {
@@ -123,23 +134,21 @@ impl InFlight {
         let after = failure::after(failure, &self.services, self.shard.shard_id());
         self.note_failures(&job, &position);
         match after {
-            AfterFailure::Stop => self.change(|state| state.schedule.give_up(number)),
+            AfterFailure::Stop => self.change_and_take(|state| state.schedule.give_up(number)),
             AfterFailure::Policy(Policy::EndWorker) => {
                 let shard_id = self.shard.shard_id().to_owned();
                 let cause = error.to_string();
                 *self.fatal.lock() = Some(WorkerError::Processor { shard_id, cause });
                 self.has_progress.store(true, Ordering::Release);
                 self.progressed.notify_one();
-                self.change(|state| state.schedule.give_up(number))
+                self.change_and_take(|state| state.schedule.give_up(number))
             }
             AfterFailure::Policy(Policy::GiveUp(reason)) => {
                 // It counts as one of the records that fail until it is done.
                 self.change(|state| {
                     state.failing += usize::from(first_failure);
                     state.is_reported = true;
-                })
-                .into_iter()
-                .for_each(|job| self.spawn(job));
+                });
                 self.give_up(job, reason, Some(&error)).await
             }
             // A record of its own cannot be halved.
@@ -147,19 +156,18 @@ impl InFlight {
                 let Job { record, attempts, .. } = job;
                 drop(record);
                 let mut winding_down = None;
-                let next = self.change(|state| {
+                // Others go on while this one waits.
+                self.change(|state| {
                     state.failing += usize::from(first_failure);
                     state.is_reported = true;
                     state.attempts.insert(number, attempts);
                     state.schedule.wait();
                     winding_down = Some(state.winding_down.clone());
                 });
-                // Others go on while this one waits.
-                next.into_iter().for_each(|job| self.spawn(job));
                 if let Some(winding_down) = winding_down {
                     let _ = tokio::time::timeout(pause, winding_down.cancelled()).await;
                 }
-                self.change(|state| match state.winding_down.is_cancelled() {
+                self.change_and_take(|state| match state.winding_down.is_cancelled() {
                     true => state.schedule.give_up_waiting(number),
                     false => state.schedule.retry(number),
                 })
@@ -322,7 +330,7 @@ impl InFlight {
         if is_processed {
             status.delivered(1, record.as_record().data().len());
         }
-        let next = self.change(|state| {
+        let next = self.change_and_take(|state| {
             state.window.done(number);
             state.schedule.done(number);
             state.failing -= usize::from(attempts.failed > 0);

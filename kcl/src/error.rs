@@ -20,13 +20,13 @@ pub enum BuildError {
     Config(#[from] ConfigError),
     /// The builder has neither a processor factory nor a handler.
     #[error(
-        "the builder has no processor: call processor() or handler() on it, or consume() instead of build()"
+        "the builder has no processor: call processor() or handler() on it, or consume() or consume_records() instead of build()"
     )]
     NoProcessor,
-    /// The builder has a processor factory or a handler, which [`consume`](crate::SchedulerBuilder::consume) does not
-    /// call.
+    /// The builder has a processor factory or a handler, which [`consume`](crate::SchedulerBuilder::consume) and
+    /// [`consume_records`](crate::SchedulerBuilder::consume_records) do not call.
     #[error(
-        "the builder has a processor, which consume() does not call: leave processor() and handler() out, or call build()"
+        "the builder has a processor, which a stream does not call: leave processor() and handler() out, or call build()"
     )]
     UnusedProcessor,
     /// The stream or the lease table cannot be used.

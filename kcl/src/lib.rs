@@ -2,8 +2,8 @@
 //! record reaches a record processor at least once, in order per partition key.
 //!
 //! * [`RecordProcessor`] is what you implement. Each shard has its own instance. Or write a
-//!   [handler](SchedulerBuilder::handler) of single records, which runs for several partition keys in parallel. Or take the batches out of a [`BatchStream`] and
-//!   acknowledge them.
+//!   [handler](SchedulerBuilder::handler) of single records, which runs for several partition keys in parallel. Or take
+//!   the batches out of a [`BatchStream`], or single records out of a [`RecordStream`], and acknowledge them.
 //! * [`Scheduler`] is a worker. It leases shards in a DynamoDB table, which it can share with workers of the Java KCL
 //!   3.x, reads them, de-aggregates and decompresses records, delivers them, follows splits and merges, and hands its
 //!   shards over when it stops.
@@ -214,9 +214,9 @@ pub use lease::{FencingToken, TableProblem};
 pub use lease_admin::{LeaseAdmin, LeaseAdminError, LeaseChange, ResetPlan, ResetTo};
 pub use lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};
 pub use processor::{
-    BatchFailures, Checkpointer, GiveUpReason, OwnedBatch, OwnedRecord, PreparedCheckpoint,
-    ProcessorFactory, Record, RecordBatch, RecordProcessor, Records, ShardContext, ShardEnd,
-    ShardRecord, Shutdown, SkippedRecords,
+    BatchFailures, Checkpointer, GiveUpReason, OwnedBatch, OwnedRecord, PendingRecord,
+    PreparedCheckpoint, ProcessorFactory, Record, RecordBatch, RecordProcessor, Records,
+    ShardContext, ShardEnd, ShardRecord, Shutdown, SkippedRecords,
 };
 pub use replay::{ReplayEnd, ReplayReport, ReplayedShard};
 pub use seek::{SeekError, SkipError};
@@ -224,5 +224,7 @@ pub use sequence::{ExtendedSequenceNumber, InvalidSequenceNumber, SequenceNumber
 pub use shard_state::{ShardShutdown, ShardState, ShutdownReason};
 pub use snapshot::{ProcessorCall, ShardSnapshot, WorkerSnapshot};
 pub use why_not_running::WhyNotRunning;
-pub use worker::{BatchStream, Scheduler, SchedulerBuilder, ShutdownReport, WorkerHandle};
+pub use worker::{
+    BatchStream, RecordStream, Scheduler, SchedulerBuilder, ShutdownReport, WorkerHandle,
+};
 pub use worker_state::{StateWatch, WorkerState};

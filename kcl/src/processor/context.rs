@@ -125,6 +125,10 @@ impl ShardContext {
         self.lease.failing.as_ref()
     }
 
+    pub(super) fn tokens(&self) -> &StopSignals {
+        &self.tokens
+    }
+
     /// The error of a write to the lease after this worker has lost it.
     pub(super) fn lease_lost(&self) -> CheckpointError {
         CheckpointError::LeaseLost { shard_id: self.shard_id().to_owned() }

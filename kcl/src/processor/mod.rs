@@ -6,6 +6,7 @@ mod context;
 pub(crate) mod failure;
 mod guarded;
 mod handler;
+mod offer;
 mod owned_batch;
 mod record;
 mod streamed;
@@ -25,11 +26,14 @@ pub use self::context::{ShardContext, ShardEnd, Shutdown};
 use self::failure::GivenUp;
 pub use self::failure::{BatchFailures, GiveUpReason, SkippedRecords};
 pub(crate) use self::guarded::guarded;
-pub use self::handler::ShardRecord;
-pub(crate) use self::handler::{HandleRecord, HandlerFactory, InFlight, Incoming};
+pub(crate) use self::handler::{
+    HandleRecord, HandlerFactory, InFlight, Incoming, streamed_records,
+};
+pub use self::handler::{PendingRecord, ShardRecord};
+pub(crate) use self::offer::{Offer, Offered};
 pub use self::owned_batch::OwnedBatch;
 pub use self::record::{OwnedRecord, Record};
-pub(crate) use self::streamed::{Offer, streamed};
+pub(crate) use self::streamed::streamed;
 pub(crate) use self::user_records::{Kept, Runs, UserRecords};
 use crate::clock::Clock;
 use crate::config::ConsumerConfig;

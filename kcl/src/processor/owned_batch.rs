@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Records;
+use super::offer::Answer;
 use super::record::Record;
 use super::user_records::UserRecords;
 use super::{ShardContext, StopSignals};
@@ -33,14 +34,6 @@ pub struct OwnedBatch {
     pub(super) shard: Arc<ShardContext>,
     pub(super) tokens: StopSignals,
     pub(super) answer: oneshot::Sender<Answer>,
-}
-
-/// Result of a batch, as the application reports it. A batch that is dropped reports none.
-#[derive(Debug)]
-pub(super) enum Answer {
-    /// All records are done. The sender takes the outcome of the acknowledgement.
-    Done(oneshot::Sender<Result<(), CheckpointError>>),
-    Failed(ProcessorError),
 }
 
 impl OwnedBatch {

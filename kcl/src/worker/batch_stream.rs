@@ -2,17 +2,14 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::task::{Context, Poll};
 
-use futures::future::{BoxFuture, FutureExt as _};
-use futures::stream::{FusedStream, Stream};
-use tokio::sync::mpsc;
+use futures::stream::{FusedStream, Stream, StreamExt as _};
 
 use super::handle::WorkerHandle;
-use super::shutdown::ShutdownReport;
+use super::worker_stream::WorkerStream;
 use crate::error::WorkerError;
-use crate::processor::{Offer, OwnedBatch};
+use crate::processor::OwnedBatch;
 
 /// Stream of the batches of a running worker, from [`SchedulerBuilder::consume`](crate::SchedulerBuilder::consume).
 ///
@@ -81,29 +78,16 @@ use crate::processor::{Offer, OwnedBatch};
 /// # Cancel safety
 /// A call of `next()` that is dropped loses no batch.
 #[must_use = "the worker stops when its stream is dropped"]
-pub struct BatchStream {
-    offers: mpsc::Receiver<Offer>,
-    worker: WorkerHandle,
-    /// `None`: the stream has ended.
-    outcome: Option<BoxFuture<'static, Result<ShutdownReport, WorkerError>>>,
-    /// Deadline of the planned stop that follows the drop of the stream.
-    stop_within: Duration,
-}
+pub struct BatchStream(WorkerStream<OwnedBatch>);
 
 impl BatchStream {
-    pub(super) fn new(
-        offers: mpsc::Receiver<Offer>,
-        worker: WorkerHandle,
-        stop_within: Duration,
-    ) -> Self {
-        let handle = worker.clone();
-        let outcome = async move { handle.join().await }.boxed();
-        Self { offers, worker, outcome: Some(outcome), stop_within }
+    pub(super) fn new(stream: WorkerStream<OwnedBatch>) -> Self {
+        Self(stream)
     }
 
     /// The handle of the worker. A clone of it can stop the worker from another task.
     pub fn worker(&self) -> &WorkerHandle {
-        &self.worker
+        self.0.worker()
     }
 }
 
@@ -111,37 +95,18 @@ impl Stream for BatchStream {
     type Item = Result<OwnedBatch, WorkerError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.outcome.is_none() {
-            return Poll::Ready(None);
-        }
-        while let Poll::Ready(Some(offer)) = self.offers.poll_recv(context) {
-            if let Some(batch) = offer.take() {
-                return Poll::Ready(Some(Ok(batch)));
-            }
-        }
-        // The worker decides about the end, because it may have no shard at times.
-        let Some(outcome) = &mut self.outcome else { return Poll::Ready(None) };
-        let outcome = ready!(outcome.poll_unpin(context));
-        self.outcome = None;
-        Poll::Ready(outcome.err().map(Err))
+        self.0.poll_next_unpin(context)
     }
 }
 
 impl FusedStream for BatchStream {
     fn is_terminated(&self) -> bool {
-        self.outcome.is_none()
-    }
-}
-
-/// Stops the worker.
-impl Drop for BatchStream {
-    fn drop(&mut self) {
-        self.worker.request_stop(self.stop_within);
+        self.0.is_terminated()
     }
 }
 
 impl fmt::Debug for BatchStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BatchStream").field("worker", &self.worker).finish_non_exhaustive()
+        f.debug_struct("BatchStream").field("worker", self.worker()).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,7 @@
 //! Builder of a worker.
 
 mod handler;
+mod streams;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +18,6 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use self::handler::Factory;
-use super::batch_stream::BatchStream;
 use super::handle::WorkerHandle;
 use super::reading::Reading;
 use super::run;
@@ -39,8 +39,8 @@ use crate::metrics::cloudwatch::CloudWatch;
 #[cfg(feature = "metrics")]
 use crate::metrics::facade::FacadeSink;
 use crate::metrics::{Meter, Sink};
+use crate::processor::ProcessorFactory;
 use crate::processor::failure::{Sinks, SkippedRecords};
-use crate::processor::{ProcessorFactory, streamed};
 use crate::retrieval::{Bounds, ByteBudget, StreamCheck};
 use crate::shard_consumer::Worker;
 use crate::snapshot::Totals;
@@ -167,7 +167,7 @@ impl fmt::Debug for Scheduler {
 }
 
 /// Builder of a [`Scheduler`].
-#[must_use = "call build() or consume()"]
+#[must_use = "call build(), consume() or consume_records()"]
 pub struct SchedulerBuilder {
     application: String,
     stream: String,
@@ -315,28 +315,6 @@ impl SchedulerBuilder {
             Err(error) => WorkerState::NotStarted(error.clone()),
         });
         built
-    }
-
-    /// Builds and starts a worker whose batches come out of a stream, instead of a [`processor`](Self::processor). The
-    /// application acknowledges each batch. See [`BatchStream`] for the rules.
-    ///
-    /// Reads run on the current runtime. The coordination runs as [`Scheduler::spawn`] says.
-    ///
-    /// # Errors
-    /// As those of [`build`](Self::build), and [`BuildError::UnusedProcessor`] if a processor or a handler was set.
-    ///
-    /// # Cancel safety
-    /// As that of [`build`](Self::build). The worker starts at the end of the call, when nothing more is awaited.
-    pub async fn consume(self) -> Result<BatchStream, BuildError> {
-        if self.factory.is_some() {
-            let error = BuildError::UnusedProcessor;
-            self.states.enter(WorkerState::NotStarted(error.clone()));
-            return Err(error);
-        }
-        let (factory, offers) = streamed(self.config.checkpoint);
-        let stop_within = self.config.failover_time;
-        let scheduler = self.processor(factory).build().await?;
-        Ok(BatchStream::new(offers, scheduler.spawn(), stop_within))
     }
 
     /// Returns the administration of the application's leases. It needs no [`processor`](Self::processor), and creates

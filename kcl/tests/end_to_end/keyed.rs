@@ -44,7 +44,7 @@ fn number(aws: &LocalAws, nth: usize) -> String {
 }
 
 /// Waits until the checkpoint of the first shard is its nth record.
-async fn checkpointed(aws: &LocalAws, nth: usize) {
+pub(crate) async fn checkpointed(aws: &LocalAws, nth: usize) {
     let (shard, expected) = (open_shards(aws)[0].clone(), number(aws, nth));
     let wait = async {
         while checkpoint(aws, &shard).await != expected {

@@ -41,6 +41,7 @@ mod setup;
 mod silent_stop;
 mod skew;
 mod streamed;
+mod streamed_records;
 mod stuck;
 mod telling;
 mod trimmed;

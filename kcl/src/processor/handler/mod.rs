@@ -3,6 +3,7 @@
 mod failure;
 mod in_flight;
 mod life;
+mod pending;
 mod record;
 mod schedule;
 mod window;
@@ -14,6 +15,8 @@ use tokio::sync::Semaphore;
 
 pub(crate) use self::in_flight::{InFlight, Incoming};
 use self::life::HandlerProcessor;
+pub use self::pending::PendingRecord;
+pub(crate) use self::pending::streamed_records;
 pub use self::record::ShardRecord;
 use super::{ErasedFactory, ErasedProcessor, Services, ShardContext};
 use crate::config::ConsumerConfig;

@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::processor::{OwnedRecord, Record, ShardContext};
 
-/// A user record of a shard, for one attempt of a [handler](crate::SchedulerBuilder::handler).
+/// A user record of a shard, for one attempt of a [handler](crate::SchedulerBuilder::handler), or inside a
+/// [`PendingRecord`](crate::PendingRecord).
 ///
 /// It may be sent to other tasks, and is cheap to clone. Like an [`OwnedRecord`], it keeps the page that it came in.
 #[derive(Clone)]

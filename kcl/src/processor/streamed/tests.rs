@@ -7,6 +7,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 
 use super::*;
 use crate::checkpoint::Checkpoint;
+use crate::processor::offer::{NOT_ACKNOWLEDGED, NOT_TAKEN, STREAM_DROPPED};
 use crate::testing::{TestBatch, TestRecord, TestShard};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -14,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Stage {
     shard: TestShard,
     processor: StreamProcessor,
-    offers: mpsc::Receiver<Offer>,
+    offers: mpsc::Receiver<Offer<OwnedBatch>>,
 }
 
 impl Stage {

@@ -305,7 +305,7 @@ impl InFlight {
         match then {
             AfterRetries::StopShard => {
                 given_up.stop_at(&unprocessed);
-                return self.change(|state| state.schedule.give_up(number));
+                return self.change_and_take(|state| state.schedule.give_up(number));
             }
             AfterRetries::Skip => given_up.skip(&unprocessed),
             AfterRetries::DeadLetter => {
@@ -316,7 +316,7 @@ impl InFlight {
                     () = given_up.write(&unprocessed, &mut attempts.backoff) => true,
                 };
                 if !is_written {
-                    return self.change(|state| state.schedule.give_up(number));
+                    return self.change_and_take(|state| state.schedule.give_up(number));
                 }
             }
         }

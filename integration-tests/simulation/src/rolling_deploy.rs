@@ -56,6 +56,7 @@ impl Fleet {
                 on_stop: OnStop::HandOver,
                 max_leases: usize::MAX,
                 table_reads: 5.0,
+                by_fan_out: false,
                 seed,
             };
             process.run(rust_worker::run(world, id, setting, inside, user_code, network, told));

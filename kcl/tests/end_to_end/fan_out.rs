@@ -200,7 +200,11 @@ async fn a_job_can_deregister_its_consumer() {
 #[tokio::test]
 async fn two_hundred_shards_on_one_worker() {
     let (aws, probe) = (aws(200).await, Probe::new());
-    let worker = worker(&aws, &probe, fan_out("w1")).await;
+    // So that no lease is lost while a slow machine starts two hundred shards.
+    let config = fan_out("w1")
+        .with_failover_time(Duration::from_secs(20))
+        .with_dynamodb_request_timeout(Duration::from_secs(5));
+    let worker = worker(&aws, &probe, config).await;
     put(&aws, &probe, 0..2_000).await;
     until("all shards are subscribed to", || aws.subscriptions() == 200).await;
     for fault in [Fault::throttle(), Fault::cut_connection()] {

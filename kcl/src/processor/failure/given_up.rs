@@ -247,6 +247,7 @@ impl GivenUp {
         letter.aggregated = record.is_aggregated();
         letter.condition = unprocessed.reason.condition();
         letter.attempts = unprocessed.attempts;
+        letter.redrives = record.redrives();
         letter.error = texts.next().unwrap_or_else(|| unprocessed.reason.text().to_owned());
         letter.error_chain = texts.collect();
         letter.first_failure = first_failure.unwrap_or(SystemTime::UNIX_EPOCH);

@@ -79,6 +79,7 @@ impl Heartbeat {
                 if had_room { self.write(&mut row).await } else { self.remove(&mut row).await };
             let wait = async {
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(pause) => {}
                     () = self.room_changes(had_room) => {}
                     () = self.due.notified() => {}

@@ -59,6 +59,7 @@ impl ShardSyncer {
                 sync.stream.doubted().await;
             };
             let is_for_doubt = tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause) => false,
                 () = doubted => true,
             };

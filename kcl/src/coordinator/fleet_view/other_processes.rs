@@ -4,7 +4,7 @@
 //! with it. A process that has ended leaves its last stamps behind. Only a live process writes new
 //! ones.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::lease::Snapshot;
@@ -30,7 +30,7 @@ pub(super) struct Me<'a> {
 pub(super) struct OtherProcesses {
     /// The leases of this worker that another process wrote last: that process and the counter, by
     /// lease key.
-    stamps: HashMap<String, (u64, u64)>,
+    stamps: BTreeMap<String, (u64, u64)>,
     /// This worker's heartbeat as another process last wrote it: that process and the time in the
     /// row.
     row: Option<(u64, u64)>,
@@ -39,7 +39,7 @@ pub(super) struct OtherProcesses {
     /// When the latest scan was over.
     scanned: Option<Duration>,
     /// When the first and the last new write of each process were observed.
-    writes: HashMap<u64, (Duration, Duration)>,
+    writes: BTreeMap<u64, (Duration, Duration)>,
 }
 
 /// Signs of other processes that a scan shows.
@@ -85,7 +85,7 @@ impl OtherProcesses {
             .leases
             .iter()
             .filter(|lease| lease.is_owned_by(me.worker_id) && lease.is_anothers(me.process));
-        let stamps: HashMap<String, (u64, u64)> = own
+        let stamps: BTreeMap<String, (u64, u64)> = own
             .filter_map(|lease| Some((lease.key.clone(), (lease.stamp?.process?, lease.counter))))
             .collect();
         let before = std::mem::replace(&mut self.stamps, stamps);

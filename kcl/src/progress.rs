@@ -103,6 +103,13 @@ impl Progress {
     }
 }
 
+impl Progress {
+    /// As [`new`](Self::new). `failing`: the record on which a former owner of the lease failed last.
+    pub(crate) fn of(checkpoint: &Checkpoint, failing: Option<Failing>) -> Self {
+        Self { failing, ..Self::new(checkpoint.clone()) }
+    }
+}
+
 /// What the consumer notes.
 impl Progress {
     /// Notes up to which record all are done or in the hands of the processor, which may now checkpoint up to there. After
@@ -116,9 +123,26 @@ impl Progress {
         self.failing = Some(failing);
     }
 
-    /// The record on which the processor failed last.
+    /// The record on which the processor failed last, here or in a former owner of the lease.
     pub(crate) fn failing(&self) -> Option<&Failing> {
         self.failing.as_ref()
+    }
+
+    /// How often the processor failed on a record, if that is the one on which it failed last.
+    pub(crate) fn failures_on(&self, position: &ExtendedSequenceNumber) -> u32 {
+        let failing = self.failing.as_ref().filter(|failing| failing.position == *position);
+        failing.map_or(0, |failing| failing.failures)
+    }
+
+    /// Forgets the failures if the record is done.
+    pub(crate) fn forget_passed_failures(&mut self) {
+        let delivered = self.delivered.as_ref();
+        self.failing.take_if(|failing| delivered.is_some_and(|done| *done >= failing.position));
+    }
+
+    /// Forgets the failures, because an operator decides about the records.
+    pub(crate) fn forget_failures(&mut self) {
+        self.failing = None;
     }
 
     /// Notes that the oldest page is processed. `last`: its last record, even if no user record of that was

@@ -260,8 +260,9 @@ impl ShardConsumer {
                 return Ok(reason);
             }
             let request = status.control().take_seek();
+            let has_stopped = status.control().take_has_stopped();
             let is_halted = status.control().is_halted();
-            if request.is_some() || is_halted {
+            if request.is_some() || is_halted || has_stopped {
                 // What is not done is read again.
                 if let Err(reason) = self.invoker.unless_given_up(window.interrupt()).await {
                     return Ok(reason);

@@ -20,6 +20,8 @@ struct Requests {
     paused: bool,
     /// The records that are given up, at which the shard has stopped.
     stopped_at: Option<StoppedAt>,
+    /// The shard has stopped at records since the consumer last looked, so what was read is to be read again.
+    has_stopped: bool,
     /// Records that an operator skips.
     to_skip: Vec<Span>,
     seek: Option<SeekRequest>,
@@ -68,8 +70,21 @@ impl ShardControl {
                 records.spans.extend(before.spans);
             }
             requests.stopped_at = Some(records);
+            requests.has_stopped = true;
         }
         self.changed.notify_waiters();
+    }
+
+    /// Whether the shard has stopped at records since the last call. The application may have decided about them already.
+    pub(crate) fn take_has_stopped(&self) -> bool {
+        std::mem::take(&mut self.requests.lock().has_stopped)
+    }
+
+    /// Forgets at which records the shard has stopped, and which are to be skipped.
+    pub(crate) fn start_anew(&self) {
+        let mut requests = self.requests.lock();
+        requests.stopped_at = None;
+        requests.to_skip.clear();
     }
 
     /// Lets a shard that has stopped at records try them again.
@@ -144,7 +159,8 @@ impl ShardControl {
             let changed = self.changed.notified();
             {
                 let requests = self.requests.lock();
-                if requests.is_halted() != halted || requests.seek.is_some() {
+                if requests.is_halted() != halted || requests.seek.is_some() || requests.has_stopped
+                {
                     return;
                 }
             }
@@ -156,5 +172,43 @@ impl ShardControl {
 impl Requests {
     fn is_halted(&self) -> bool {
         self.paused || self.stopped_at.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    fn at(number: u64) -> ExtendedSequenceNumber {
+        ExtendedSequenceNumber::new(number.to_string().parse().unwrap(), 0)
+    }
+
+    #[test]
+    fn a_stop_that_is_over_before_the_consumer_looks_is_noticed() {
+        let control = ShardControl::default();
+        assert!(control.until_not(false).now_or_never().is_none());
+        control.stop_at(StoppedAt { spans: vec![(at(3), at(3))], records: 1 });
+        assert_eq!(control.skip_failed(), Some(1));
+        assert!(!control.is_halted());
+        assert!(control.until_not(false).now_or_never().is_some());
+        assert!(control.take_has_stopped() && !control.take_has_stopped());
+        assert!(control.until_not(false).now_or_never().is_none());
+    }
+
+    #[test]
+    fn records_of_several_stops_are_skipped_until_they_are_passed() {
+        let control = ShardControl::default();
+        control.stop_at(StoppedAt { spans: vec![(at(3), at(5))], records: 3 });
+        control.stop_at(StoppedAt { spans: vec![(at(8), at(8))], records: 1 });
+        assert_eq!(control.skip_failed(), Some(4));
+        assert_eq!(control.skip_failed(), None);
+        let skipped: Vec<_> = (0..10).filter(|number| control.is_to_skip(&at(*number))).collect();
+        assert_eq!(skipped, [3, 4, 5, 8]);
+        control.skipped_up_to(&at(5));
+        assert_eq!(control.to_skip(), [(at(8), at(8))]);
+        control.start_anew();
+        assert_eq!(control.to_skip(), []);
     }
 }

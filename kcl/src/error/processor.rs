@@ -5,6 +5,7 @@ use std::fmt;
 
 use kinesis_common::error_text::chain;
 
+use crate::checkpoint::CheckpointError;
 use crate::sequence::ExtendedSequenceNumber;
 
 /// Error of a record processor: any error, or a text.
@@ -137,8 +138,15 @@ impl ProcessorError {
 }
 
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for ProcessorError {
+    /// A checkpoint that could not be written says nothing about the records: it is [retryable](Self::retryable).
     fn from(error: E) -> Self {
-        Self::of(error, ErrorKind::Unspecified)
+        let error = error.into();
+        let kind = match error.downcast_ref() {
+            // The position is wrong, and stays so.
+            Some(CheckpointError::OutOfRange { .. }) | None => ErrorKind::Unspecified,
+            Some(_) => ErrorKind::Retryable,
+        };
+        Self::of(error, kind)
     }
 }
 
@@ -152,5 +160,18 @@ impl fmt::Display for ProcessorError {
 impl fmt::Debug for ProcessorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.source, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_that_was_not_written_says_nothing_about_the_records() {
+        let lost = CheckpointError::LeaseLost { shard_id: "shard".into() };
+        assert_eq!(ProcessorError::from(lost).kind(), ErrorKind::Retryable);
+        assert_eq!(ProcessorError::from("broken").kind(), ErrorKind::Unspecified);
+        assert_eq!(ProcessorError::poison("broken").kind(), ErrorKind::Poison);
     }
 }

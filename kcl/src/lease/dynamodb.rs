@@ -303,6 +303,9 @@ fn expression(write: &LeaseWrite, known: &Lease, process: u64) -> Expression {
                 parts.remove(name::READ_TO);
             }
             parts.remove(name::PENDING).remove(name::PENDING_SUB).remove(name::PENDING_STATE);
+            if known.failing.is_some() {
+                parts.remove(name::FAILING);
+            }
         }
         LeaseWrite::Take { owner } => {
             counter_is(&mut parts, known);

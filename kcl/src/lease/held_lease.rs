@@ -198,7 +198,7 @@ impl HeldLease {
             token: FencingToken { lease_key: lease.key.clone(), counter: lease.counter },
             clock,
             services,
-            progress: Arc::new(Mutex::new(Progress::new(lease.checkpoint.clone()))),
+            progress: Arc::new(Mutex::new(Progress::of(&lease.checkpoint, lease.failing.clone()))),
             known: Mutex::new(Known { lease, fence }),
             lost: CancellationToken::new(),
             handoff: CancellationToken::new(),

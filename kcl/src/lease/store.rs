@@ -77,7 +77,7 @@ pub enum LeaseWrite {
         report: OwnerReport,
     },
     /// Moves the checkpoint to another position, also to one before it, on the condition of `Checkpoint`. Replaces
-    /// [`Lease::resume_from`], and removes [`Lease::read_to`] and a pending checkpoint.
+    /// [`Lease::resume_from`], and removes [`Lease::read_to`], [`Lease::failing`] and a pending checkpoint.
     Move { owner: String, checkpoint: Checkpoint, resume_from: Option<SystemTime> },
     /// Makes `owner` the owner, if the counter and the owners are as known; ends a pending handoff; adds one to the
     /// counter. For a lease that is unassigned or expired, or that its owner gives up while its processor may be

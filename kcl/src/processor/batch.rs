@@ -72,9 +72,27 @@ impl Batch {
         self.remaining.len()
     }
 
-    /// The size of the payloads of all user records of the page, in bytes.
+    /// The size of the payloads of the user records that are not done, in bytes.
     pub(crate) fn payload_bytes(&self) -> usize {
-        self.page.payload_bytes(0..self.page.len())
+        self.remaining.parts().map(|part| self.bytes_of(part)).sum()
+    }
+
+    /// What the error says about the records of the part. If the processor named them, each has an error of its own, of one
+    /// kind.
+    pub(crate) fn error_kind(&self, error: &ProcessorError) -> ErrorKind {
+        match self.part().filter(|part| part.is_named) {
+            Some(part) => error.of_record(&self.page.position(part.first())).kind(),
+            None => error.kind(),
+        }
+    }
+
+    /// The size of the payloads of the part that is delivered next, in bytes.
+    pub(crate) fn part_bytes(&self) -> usize {
+        self.part().map_or(0, |part| self.bytes_of(part))
+    }
+
+    fn bytes_of(&self, part: &Part) -> usize {
+        part.ranges().iter().map(|range| self.page.payload_bytes(range.clone())).sum()
     }
 
     /// Times of arrival of the page's oldest and newest Kinesis record, or of its only one.
@@ -193,19 +211,21 @@ impl Batch {
     }
 
     /// Notes that the processor failed on the part. Records that were checkpointed since the first delivery are done. If
-    /// the error names records, the others are done. Those that it calls poison become the first part. Returns whether
-    /// there are any.
+    /// the error names records, the others are done. Those that it calls poison become the first part, and those that it
+    /// calls retryable one of their own. Returns whether there is poison.
     pub(crate) fn failed(&mut self, checkpointer: &Checkpointer, error: &ProcessorError) -> bool {
         let named = error.failed_records();
-        let poison = |record: usize| {
-            error.of_record(&self.page.position(record)).kind() == ErrorKind::Poison
-        };
+        let kind = |record: usize| error.of_record(&self.page.position(record)).kind();
         let found: Vec<_> =
             named.iter().filter_map(|failed| self.page.find(&failed.position)).collect();
         // An error that names only records of other batches is one of the whole part.
         let is_in_part = |record: &usize| self.part().is_some_and(|part| part.has(*record));
         if found.iter().any(is_in_part) {
-            self.remaining.keep(&found, |record| !poison(record));
+            self.remaining.keep(&found, |record| match kind(record) {
+                ErrorKind::Poison => 0,
+                ErrorKind::Retryable => 2,
+                _ => 1,
+            });
         }
         if let (Some(checkpointed), Some(before)) =
             (checkpointer.progress().checkpointed(), &self.before)
@@ -216,7 +236,7 @@ impl Batch {
             self.remaining.done_before(self.page.first_after(&checkpointed));
         }
         self.note(checkpointer);
-        self.part().is_some_and(|part| part.is_named && poison(part.first()))
+        self.part().is_some_and(|part| part.is_named && kind(part.first()) == ErrorKind::Poison)
     }
 
     /// Halves the part, if it has more than one record.
@@ -233,12 +253,15 @@ impl Batch {
 
     /// Makes the first records of the part a part of their own if they arrived before `time`. Returns whether there are any.
     pub(crate) fn isolate_older(&mut self, time: SystemTime) -> bool {
-        let mut records =
-            self.part().into_iter().flat_map(|part| part.ranges().iter().cloned().flatten());
-        let is_older = |record| self.page.arrival(record).is_some_and(|arrival| arrival < time);
-        let Some(oldest) = records.next().filter(|record| is_older(*record)) else { return false };
-        let young = records.find(|record| !is_older(*record));
-        self.remaining.isolate(&(oldest..young.unwrap_or(self.page.len())));
+        let Some(part) = self.part() else { return false };
+        let is_young =
+            |record: &usize| self.page.arrival(*record).is_none_or(|arrival| arrival >= time);
+        let first_young = part.ranges().iter().cloned().flatten().find(is_young);
+        let Some(first_young) = first_young else { return true };
+        if first_young == part.first() {
+            return false;
+        }
+        self.remaining.part_before(first_young);
         true
     }
 

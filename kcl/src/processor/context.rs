@@ -7,7 +7,6 @@ use tokio_util::sync::CancellationToken;
 use super::Checkpointer;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::lease::{FencingToken, HeldLease, Lease, WeakHeldLease};
-use crate::progress::Failing;
 use crate::shard_state::ShutdownReason;
 
 /// The signals for this worker, or for a call of the processor, to give a shard up.
@@ -118,11 +117,6 @@ impl ShardContext {
     /// [`RecordBatch::shutdown_token`](crate::RecordBatch::shutdown_token).
     pub fn shutdown_token(&self) -> &CancellationToken {
         &self.tokens.shutdown
-    }
-
-    /// The record on which the former owner of the lease failed last.
-    pub(super) fn former_failures(&self) -> Option<&Failing> {
-        self.lease.failing.as_ref()
     }
 
     pub(super) fn tokens(&self) -> &StopSignals {

@@ -75,8 +75,12 @@ impl RecordProcessor for StreamProcessor {
         Ok(end.checkpoint().await?)
     }
 
-    /// Each acknowledgement was checkpointed, or the library does it.
-    async fn shutdown_requested(&mut self, _: Shutdown<'_>) -> Result<(), ProcessorError> {
+    /// Each acknowledgement was checkpointed. Records that were given up after the last one are not. Otherwise the library
+    /// checkpoints.
+    async fn shutdown_requested(&mut self, last: Shutdown<'_>) -> Result<(), ProcessorError> {
+        if self.writes {
+            last.checkpointer().checkpoint().await?;
+        }
         Ok(())
     }
 }

@@ -27,7 +27,7 @@ impl ShardConsumer {
         match &moved {
             Ok(()) => {
                 // It may have stopped at records, or stood still at a gap.
-                self.status.control().retry_failed();
+                self.status.control().start_anew();
                 self.status.problems().recovered(ProblemKind::RecordsTrimmed, Some(shard_id));
                 tracing::info!(shard_id, position, "the shard was moved");
             }

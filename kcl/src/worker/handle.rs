@@ -158,7 +158,7 @@ impl WorkerHandle {
     /// the application.** Returns their number.
     ///
     /// They are logged, counted, and reported to [`on_skipped`](crate::SchedulerBuilder::on_skipped), when the worker has
-    /// read them again. If the shard moves to another worker before that, it stops there at the same records.
+    /// read them again, perhaps more than once. If the shard moves to another worker before that, it stops there at the same records.
     ///
     /// # Errors
     /// This worker does not process the shard, or the shard has not stopped.

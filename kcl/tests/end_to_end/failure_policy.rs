@@ -139,6 +139,61 @@ async fn only_the_records_that_failed_come_again() {
 }
 
 #[tokio::test]
+async fn a_record_whose_error_passes_is_not_given_up_with_another_one() {
+    let aws = aws(1).await;
+    let attempts = AtomicUsize::new(0);
+    let probe = Probe::new().script(move |_, batch| {
+        let mut failures = BatchFailures::new();
+        for record in batch.records() {
+            match id_of(record.data()).unwrap() {
+                3 if attempts.fetch_add(1, Ordering::Relaxed) < 9 => {
+                    failures.push(&record, ProcessorError::retryable("the database is down"));
+                }
+                8 => failures.push(&record, "never"),
+                _ => {}
+            }
+        }
+        failures.into_result().map_or_else(Deed::FailWith, |()| Deed::Take)
+    });
+    put_aggregate(&aws, 0..10).await;
+    let (worker, skipped) = start(&aws, &probe, bisect(), CheckpointPolicy::Manual).await;
+    until("record 3", || probe.seen().len() == 1).await;
+    worker.shutdown(PATIENCE).await.unwrap();
+    assert_eq!(probe.seen()[0].data, payload(3).into_bytes());
+    assert_eq!(*skipped.lock().unwrap(), [(8, GiveUpReason::RetriesExhausted, 2)]);
+}
+
+#[tokio::test]
+async fn a_shard_that_is_resumed_has_all_its_attempts_again() {
+    let aws = aws(1).await;
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&attempts);
+    let probe = Probe::new().script(move |_, batch| match ids(batch)[..] {
+        [5] => {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Deed::Fail
+        }
+        ref ids if ids.contains(&5) => Deed::Fail,
+        _ => Deed::Take,
+    });
+    put(&aws, &Probe::new(), 0..20).await;
+    let policy = bisect().with_max_attempts(3).with_then(AfterRetries::StopShard);
+    let (worker, _) = start(&aws, &probe, policy, CheckpointPolicy::AfterBatch).await;
+    let shard = open_shards(&aws)[0].clone();
+    let has_stopped = || reason(&worker, &shard, ProblemKind::ShardStopped).is_some();
+    until("it stops", has_stopped).await;
+    assert_eq!(attempts.load(Ordering::Relaxed), 3);
+    // A renewal may note the attempts.
+    let renewals = aws.calls("UpdateItem");
+    until("renewals", || aws.calls("UpdateItem") > renewals + 3).await;
+    worker.resume_shard(&shard);
+    until("three more", || attempts.load(Ordering::Relaxed) == 6).await;
+    until("it stops again", has_stopped).await;
+    assert_eq!(attempts.load(Ordering::Relaxed), 6);
+    worker.shutdown(PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_poison_batch_is_halved_and_an_error_that_passes_uses_no_attempt() {
     let aws = aws(1).await;
     let outages = AtomicUsize::new(0);

@@ -47,31 +47,24 @@ impl Invoker {
         checkpointer: &Checkpointer,
         mut batch: Batch,
     ) -> Result<Delivered, ShutdownReason> {
-        let (records, bytes) = (batch.len(), batch.payload_bytes());
         // A page of aggregates may have no record to deliver.
-        if records == 0 {
+        if batch.part().is_none() {
             return Ok(Delivered::All);
         }
         self.status.first_delivery(batch.arrivals());
         let tokens = self.stop.for_call();
         let mut backoff = self.backoff();
         let whole = self.status.meter().timer(&*self.clock);
-        let mut given_up = 0;
         for span in self.status.control().to_skip() {
             if batch.isolate(&span) {
-                given_up += batch.part_len();
                 self.given_up.skip(&batch.unprocessed(GiveUpReason::Skipped, None));
                 batch.part_done(checkpointer);
             }
-        }
-        if let Some(last) = batch.last() {
-            self.status.control().skipped_up_to(&last);
         }
         while batch.part().is_some() {
             self.check_lease()?;
             if self.isolate_expired(&mut batch) {
                 let reason = GiveUpReason::RecordAgeExpired;
-                given_up += batch.part_len();
                 match self.give_up(&mut batch, checkpointer, reason, None, &mut backoff).await? {
                     Next::GoesOn => continue,
                     Next::Stopped => return Ok(Delivered::InPart),
@@ -84,13 +77,17 @@ impl Invoker {
             let call = self
                 .call(PROCESS_RECORDS, async { processor.call(Call::ProcessRecords(view)).await });
             let Err(error) = call.await else {
+                self.processed(batch.part_len(), batch.part_bytes());
                 batch.part_done(checkpointer);
                 self.part_succeeded(checkpointer);
                 backoff.succeeded();
                 continue;
             };
             let end = batch.part_end();
+            let (records, bytes) = (batch.len(), batch.payload_bytes());
             let has_poison = batch.failed(checkpointer, &error);
+            // The processor has checkpointed some of the records, or named those that failed.
+            self.processed(records - batch.len(), bytes - batch.payload_bytes());
             let mut after = match has_poison {
                 true => Some(AfterFailure::GiveUp(GiveUpReason::Poison)),
                 false => self.after_failure(&mut batch, end, &error),
@@ -107,7 +104,6 @@ impl Invoker {
                 }));
             }
             while let Some(AfterFailure::GiveUp(reason)) = after {
-                given_up += batch.part_len();
                 let cause = Some(&error);
                 match self.give_up(&mut batch, checkpointer, reason, cause, &mut backoff).await? {
                     Next::GoesOn => backoff.succeeded(),
@@ -127,9 +123,19 @@ impl Invoker {
         }
         whole.took(Metric::ProcessTaskTime, Some(self.held_lease.shard_id()));
         self.status.succeeded();
-        self.status.delivered(records - given_up, bytes);
-        self.held_lease.record_bytes(bytes as u64);
+        // Now the shard is not read from an earlier record again.
+        if let Some(last) = batch.last() {
+            self.status.control().skipped_up_to(&last);
+        }
         Ok(Delivered::All)
+    }
+
+    /// Counts records that are processed.
+    fn processed(&self, records: usize, bytes: usize) {
+        if records > 0 {
+            self.status.delivered(records, bytes);
+            self.held_lease.record_bytes(bytes as u64);
+        }
     }
 
     /// Counts the failure of what is left of the part, and decides what follows. `end`: the end of the part that failed.
@@ -142,8 +148,9 @@ impl Invoker {
     ) -> Option<AfterFailure> {
         let policy = &self.config.failure_policy;
         // If no record before the end is left, the processor has checkpointed them, or they are given up.
+        let kind = batch.error_kind(error);
         let part = batch.part_mut().filter(|part| part.first() < end)?;
-        let (kind, can_be_halved) = (kind(part, error), !is_counted(policy, part));
+        let can_be_halved = !is_counted(policy, part);
         let now = self.clock.now();
         let after = after_failure(policy, kind, can_be_halved, &mut part.failures, now);
         let failures = part.failures.count;
@@ -156,24 +163,25 @@ impl Invoker {
         Some(after)
     }
 
-    /// Counts the failures of former owners of the lease on the part, which begins at `first`.
+    /// Counts the failures on the part, which begins at `first`, before it was read again, also those of a former owner
+    /// of the lease.
     fn count_former_failures(&self, batch: &mut Batch, first: &ExtendedSequenceNumber) {
         let policy = &self.config.failure_policy;
         let Some(part) = batch.part_mut().filter(|part| is_counted(policy, part)) else { return };
-        let former = self.held_lease.lease().failing;
-        if part.failures.count == 0
-            && let Some(former) = former.filter(|former| former.position == *first)
-        {
-            part.failures.count = former.failures;
-            part.deliveries = part.deliveries.max(former.failures);
+        let failures = self.held_lease.progress().lock().failures_on(first);
+        if part.failures.count == 0 && failures > 0 {
+            part.failures.count = failures;
+            part.deliveries = part.deliveries.max(failures);
         }
     }
 
-    /// Notes that the processor has taken a part of the batch.
+    /// Notes that the processor has taken a part of the batch, or that it is given up.
     fn part_succeeded(&self, checkpointer: &Checkpointer) {
         self.status.succeeded();
+        let mut progress = checkpointer.progress();
+        progress.forget_passed_failures();
         if self.config.checkpoint != CheckpointPolicy::Manual {
-            checkpointer.progress().offer_to_renewal();
+            progress.offer_to_renewal();
         }
     }
 
@@ -221,18 +229,4 @@ impl Invoker {
 /// Whether failures of the part count as attempts. Otherwise it is halved first.
 fn is_counted(policy: &FailurePolicy, part: &Part) -> bool {
     !policy.bisect || part.len() == 1 || part.is_named
-}
-
-/// What the error says about the records of the part. The processor may have named each of them with an error of its own.
-fn kind(part: &Part, error: &ProcessorError) -> ErrorKind {
-    if error.kind() == ErrorKind::Fatal || !part.is_named {
-        return error.kind();
-    }
-    let mut kinds = error.failed_records().iter().map(|failed| failed.error.kind());
-    // Poison records are a part of their own.
-    if kinds.all(|kind| matches!(kind, ErrorKind::Retryable | ErrorKind::Poison)) {
-        ErrorKind::Retryable
-    } else {
-        ErrorKind::Unspecified
-    }
 }

@@ -74,6 +74,9 @@ fn written(write: &LeaseWrite, process: u64, known: &Lease, mut item: Lease) -> 
             item.checkpoint = checkpoint.clone();
             item.resume_from = *resume_from;
             (item.pending, item.read_to) = (None, None);
+            if known.failing.is_some() {
+                item.failing = None;
+            }
             item.owner_switches = 0;
         }
         LeaseWrite::Take { owner } => set_owner(&mut item, known.actual_owner(), owner),

@@ -36,6 +36,10 @@ impl Remaining {
         self.0.front()
     }
 
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.0.iter()
+    }
+
     pub(crate) fn part_mut(&mut self) -> Option<&mut Part> {
         self.0.front_mut()
     }
@@ -92,12 +96,14 @@ impl Remaining {
     }
 
     /// Reduces the first part to the records that failed, in order. The others are done. Records that are not in the part
-    /// are left out. `later`: those that form a part of their own, to be delivered after the others.
-    pub(crate) fn keep(&mut self, failed: &[usize], is_later: impl Fn(usize) -> bool) {
+    /// are left out. `class`: 0 to 2. Each class becomes a part of its own, in the order of the classes.
+    pub(crate) fn keep(&mut self, failed: &[usize], class: impl Fn(usize) -> usize) {
         let Some(part) = self.0.pop_front() else { return };
-        let failed = failed.iter().copied().filter(|record| part.has(*record));
-        let (later, first): (Vec<_>, Vec<_>) = failed.partition(|record| is_later(*record));
-        for records in [later, first] {
+        let mut classes = [const { Vec::new() }; 3];
+        for record in failed.iter().copied().filter(|record| part.has(*record)) {
+            classes[class(record)].push(record);
+        }
+        for records in classes.into_iter().rev() {
             if !records.is_empty() {
                 self.0.push_front(Part {
                     ranges: ranges(&records),
@@ -126,7 +132,7 @@ impl Remaining {
     }
 
     /// Makes the records of the first part before `record` a part of their own, which is delivered first.
-    fn part_before(&mut self, record: usize) {
+    pub(crate) fn part_before(&mut self, record: usize) {
         let Some(part) = self.0.pop_front() else { return };
         let before = |range: &Range<usize>| range.start..range.end.min(record);
         let after = |range: &Range<usize>| range.start.max(record)..range.end;
@@ -214,7 +220,7 @@ mod tests {
     #[test]
     fn records_that_failed_come_again_and_the_others_are_done() {
         let mut remaining = Remaining::all(10);
-        remaining.keep(&[3, 4, 8, 99], |record| record == 4);
+        remaining.keep(&[3, 4, 8, 99], |record| usize::from(record == 4));
         let parts: Vec<_> = remaining.0.iter().map(records).collect();
         assert_eq!(parts, [vec![3, 8], vec![4]]);
         assert_eq!((remaining.first(), remaining.first_after_part()), (Some(3), Some(4)));
@@ -254,7 +260,7 @@ mod tests {
                     }
                     _ => {
                         let failed: Vec<_> = (0..40).filter(|record| (record * 7 + a) % 3 == 0).collect();
-                        remaining.keep(&failed, |record| record % 2 == b % 2);
+                        remaining.keep(&failed, |record| (record + b) % 3);
                         model.retain(|record| !part.contains(record) || failed.contains(record));
                     }
                 }

@@ -231,3 +231,29 @@ fn a_record_keeps_its_page_out_of_the_pages_of_its_shard() {
     assert!(fixture.shard.reserve(50).now_or_never().is_some(), "the next page is always read");
     assert_eq!(user(kept.as_record()).3.len(), 1_000);
 }
+
+#[test]
+fn records_that_are_too_old_are_taken_from_the_first_part_only() {
+    let fixture = Fixture::new();
+    let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let raw = [1, 2, 3, 100].into_iter().enumerate().map(|(index, seconds)| RawRecord {
+        sequence_number: number(index).to_string().parse().unwrap(),
+        partition_key: Some("key".into()),
+        data: Bytes::from_static(b"data"),
+        arrival: Some(at(seconds)),
+    });
+    let raw: crate::retrieval::RawRecords = raw.collect();
+    let mut runs = Runs::default();
+    runs.push_plain(0..4);
+    let (bytes, page) = fixture.shard.reserve(1).now_or_never().unwrap().split();
+    let mut batch = Batch::new(UserRecords::new(raw, runs, bytes), None, page);
+    assert!(!batch.isolate_older(at(1)));
+    batch.halve();
+    assert!(batch.isolate_older(at(50)));
+    assert_eq!((batch.part_len(), batch.len()), (2, 4));
+    batch.remaining.part_done();
+    assert!(batch.isolate_older(at(50)));
+    assert_eq!((batch.part_len(), batch.len()), (1, 2), "the young one is left");
+    batch.remaining.part_done();
+    assert!(!batch.isolate_older(at(50)));
+}

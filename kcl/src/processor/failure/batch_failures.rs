@@ -3,7 +3,8 @@
 use crate::error::{FailedRecord, ProcessorError};
 use crate::processor::Record;
 
-/// The records of a batch that failed. All other records of the batch are done, and are not delivered again.
+/// The records of a batch that failed. All other records of the batch are done. Those after a failed one are delivered
+/// again only if the shard is read again before that one is done: after a crash, a move, a pause or a stop of the shard.
 ///
 /// Only the failed records come again, as a batch of their own. The [`FailurePolicy`](crate::FailurePolicy) applies to
 /// each of them. A record that the policy gives up is a single user record, also inside an aggregate.

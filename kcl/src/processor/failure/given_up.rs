@@ -144,6 +144,8 @@ impl GivenUp {
         let problem =
             format!("{records} records from {first} to {last}, after {attempts} attempts: {cause}");
         self.status.problems().failed(ProblemKind::ShardStopped, Some(shard_id), &problem);
+        // If they are tried again, their attempts are counted anew.
+        self.status.progress().lock().forget_failures();
         self.status.control().stop_at(StoppedAt { spans: spans.clone(), records });
     }
 

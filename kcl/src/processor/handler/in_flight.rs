@@ -207,7 +207,7 @@ impl InFlight {
     /// # Cancel safety
     /// Dropping the future has no effect.
     pub(crate) async fn progressed(&self) {
-        while !self.has_progress.load(Ordering::Acquire) {
+        while !self.has_progress.load(Ordering::Acquire) && self.fatal.lock().is_none() {
             self.progressed.notified().await;
         }
     }

@@ -260,12 +260,9 @@ impl InFlight {
         is_old.then_some(GiveUpReason::RecordAgeExpired)
     }
 
-    /// Counts the failures of former owners of the lease on the record.
+    /// Counts the failures on the record before it was read again, also those of a former owner of the lease.
     fn count_former_failures(&self, attempts: &mut Attempts, position: &ExtendedSequenceNumber) {
-        let former = self.shard.former_failures();
-        if let Some(former) = former.filter(|former| former.position == *position) {
-            attempts.counted.count = former.failures;
-        }
+        attempts.counted.count = self.services.status.progress().lock().failures_on(position);
     }
 
     /// Notes the failures for the next owner of the lease, if the record is the one after the mark.

@@ -76,8 +76,9 @@ use crate::snapshot::ShardStatus;
 /// ```
 ///
 /// # Failures
-/// An error or a panic never skips a record. The same call is repeated on the same instance, with exponential backoff,
-/// until it succeeds or the shard is given up. (The Java library logs the exception and goes on with the next batch.)
+/// After an error or a panic, the same call is repeated on the same instance, with exponential backoff, until it succeeds
+/// or the shard is given up. (The Java library logs the exception and goes on with the next batch.) For `process_records`,
+/// a [`FailurePolicy`](crate::FailurePolicy) may set limits, and say what follows. Without one, no record is ever skipped.
 pub trait RecordProcessor: Send + 'static {
     /// Prepares the processor. It is called before any other method, until it succeeds. Default: does nothing.
     ///
@@ -105,9 +106,10 @@ pub trait RecordProcessor: Send + 'static {
     /// still work.
     ///
     /// # Errors
-    /// The error is logged, and the batch is delivered again after a pause, without the records that were checkpointed
-    /// meanwhile. If all of them were, the batch is done. An error that is returned after one of the two tokens was
-    /// cancelled ends the delivery and does not count as a failure.
+    /// The error is logged, and the batch is delivered again after a pause, unless the
+    /// [`FailurePolicy`](crate::FailurePolicy) says otherwise. It then lacks the records that were checkpointed meanwhile. If
+    /// all of them were, the batch is done. An error that is returned after one of the two tokens was cancelled ends the
+    /// delivery and does not count as a failure.
     fn process_records(
         &mut self,
         batch: RecordBatch<'_>,

@@ -15,7 +15,7 @@ use crate::sequence::ExtendedSequenceNumber;
 ///
 /// What follows an error is decided by the [`FailurePolicy`](crate::FailurePolicy). A processor that knows better says
 /// so: [`retryable`](Self::retryable), [`poison`](Self::poison), [`fatal`](Self::fatal). One that knows which records
-/// of a batch failed returns [`BatchFailures`].
+/// of a batch failed returns [`BatchFailures`](crate::BatchFailures).
 ///
 /// The type does not implement [`std::error::Error`], so that `?` converts every error into it.
 /// [`as_error`](Self::as_error) returns one.
